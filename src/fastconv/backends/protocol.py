@@ -1,0 +1,197 @@
+"""What a backend offers: the kernel contract in words, and the base class that states it.
+
+The contract. Every array that reaches a backend has been checked and prepared by ``fastconv.ops``:
+
+- data has five axes, ``(N, C, D, H, W)`` or, where the geometry is channels last, ``(N, D, H, W, C)``; a weight is
+  ``(K, C/groups, kd, kh, kw)`` or ``(kd, kh, kw, C/groups, K)``; all as the geometry's ``x_shape``, ``weight_shape`` and
+  ``out_shape`` say. Only layouts, dtypes and strides that the backend declares arrive; C-contiguous, aligned and in native byte
+  order unless ``any_strides`` is set (then still native and aligned).
+- all floating arrays of one call have the same dtype; ``out`` is allocated, has the right shape and dtype, its contents are
+  arbitrary, it overlaps no input, and the kernel writes every element of it. Kernels return nothing and raise nothing.
+- batch, channels and output channels may be zero; spatial sizes and ``out_size`` are at least one, except in ``pad``.
+- forward convolution gets ``padding_mode`` other than "constant" only if declared; gradients never do.
+- padding is implicit: positions outside the input count as zero (convolution), as the least value (max pooling), as absent
+  or zero (average pooling: divide by the product of ``geometry.window_counts``, zero counts giving zero).
+- NaN: the first NaN of a window is its maximum. Ties: the first position in row-major order is the index.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import PADDING_MODES, ConvGeometry, PadGeometry, PoolGeometry
+
+__all__ = ["ACTIVATIONS", "FLOATS", "TIES", "Algorithm", "Array", "Backend", "ConvRun"]
+
+Array: TypeAlias = NDArray[Any]
+
+ACTIVATIONS = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "hard_swish")
+TIES = ("first", "all", "split")
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One way in which a backend convolves.
+
+    ``exact_on_integers`` promises exact results for small integer-valued inputs; ``chain`` is the longest chain of
+    additions into one accumulator (0: the whole reduction in one), which the error bound follows from.
+    """
+
+    name: str
+    exact_on_integers: bool = True
+    chain: int = 0
+
+
+class ConvRun(Protocol):
+    """A convolution made ready to run: geometry, algorithm and weights are settled."""
+
+    algorithm: str
+    workspace_bytes: int
+
+    def run(self, x: Array, out: Array, add: Array | None) -> None:
+        """Convolve ``x`` into ``out``; ``add`` (of out's shape) is added before the activation."""
+
+    def update(self, weight: Array, bias: Array | None) -> None:
+        """Take new weights of the same shapes and dtype."""
+
+    def describe(self) -> str:
+        """Candidates, the choice, and why."""
+
+
+class Backend(abc.ABC):
+    """Base class of every backend; subclasses fill in the kernels and say what they accept as it is."""
+
+    name: ClassVar[str]
+    layouts: ClassVar[tuple[str, ...]] = ("channels_first",)
+    any_strides: ClassVar[bool] = False
+    padding_modes: ClassVar[tuple[str, ...]] = PADDING_MODES[:1]
+    activations: ClassVar[tuple[str, ...]] = ()
+    max_pool_dtypes: ClassVar[tuple[np.dtype[Any], ...]] = FLOATS
+    # what is promised of results and processes; the tests hold every backend to what it publishes
+    fork_safe: ClassVar[bool] = True
+    thread_deterministic: ClassVar[bool] = True
+    batch_invariant: ClassVar[bool] = True
+
+    def set_num_threads(self, count: int) -> None:  # noqa: B027  a single-threaded backend has nothing to do
+        """Use at most ``count`` threads from now on."""
+
+    def config(self) -> dict[str, Any]:
+        """What ``show_config`` reports about this backend: versions, instruction set, compiler."""
+        return {}
+
+    def release_scratch(self) -> None:  # noqa: B027  most backends keep nothing
+        """Give kept memory back."""
+
+    # -- convolution
+
+    @abc.abstractmethod
+    def algorithms(self) -> Sequence[Algorithm]:
+        """Algorithms of the forward convolution, best first; "direct" is one of them."""
+
+    def why_not(self, algorithm: str, geometry: ConvGeometry, dtype: np.dtype[Any]) -> str | None:
+        """One sentence why an algorithm of this backend cannot do a problem, or None if it can."""
+        return None
+
+    @abc.abstractmethod
+    def conv(
+        self, geometry: ConvGeometry, x: Array, weight: Array, bias: Array | None,
+        activation: str | None, out: Array, algorithm: str,
+    ) -> None:  # fmt: skip
+        """Cross-correlate ``x`` with ``weight``; ``bias`` is (K,); ``algorithm`` is "auto" or one that accepts."""
+
+    def plan_conv(
+        self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,
+        algorithm: str, batch_hint: int, workspace_limit: int | None, batch_invariant: bool,
+    ) -> ConvRun:  # fmt: skip
+        """Make a convolution ready; a backend that packs nothing keeps geometry and weights."""
+        return _PlainRun(self, geometry, weight, bias, activation, algorithm)
+
+    @abc.abstractmethod
+    def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
+        """Gradient of the convolution with respect to its input."""
+
+    @abc.abstractmethod
+    def conv_backward_weight(self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array) -> None:
+        """Gradient of the convolution with respect to its weight."""
+
+    # -- pooling
+
+    @abc.abstractmethod
+    def max_pool(self, geometry: PoolGeometry, x: Array, out: Array, indices: Array | None) -> None:
+        """Maximum of every window; ``indices`` (int64, or None) are flat in the unpadded D*H*W volume.
+
+        A window that lies wholly in the padding gives -inf or the dtype's least value, and index -1.
+        """
+
+    @abc.abstractmethod
+    def max_pool_backward(self, geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array) -> None:
+        """Gradient to the maxima: the "first" of each window, "all" tied ones in full, or "split" evenly.
+
+        NaNs are tied with each other under "all" and "split".
+        """
+
+    @abc.abstractmethod
+    def avg_pool(self, geometry: PoolGeometry, x: Array, out: Array) -> None:
+        """Mean of every window, divided as ``geometry.window_counts`` says."""
+
+    @abc.abstractmethod
+    def avg_pool_backward(self, geometry: PoolGeometry, grad_output: Array, dx: Array) -> None:
+        """Gradient of the mean: each output's gradient over its count, to every input of its window."""
+
+    # -- padding and windows as columns
+
+    @abc.abstractmethod
+    def pad(self, geometry: PadGeometry, x: Array, value: Array, out: Array) -> None:
+        """Pad an array of 1, 2, 4 or 8 byte unsigned integers (any dtype, seen as bits); ``value`` is 0-d of x's dtype.
+
+        At most five axes arrive. ``geometry.in_shape`` and ``pads`` describe x as it arrives.
+        """
+
+    @abc.abstractmethod
+    def pad_backward(self, geometry: PadGeometry, grad_output: Array, dx: Array) -> None:
+        """Adjoint of ``pad``: sum the gradients of all copies of each element. At most five axes."""
+
+    @abc.abstractmethod
+    def im2col(self, geometry: ConvGeometry, x: Array, out: Array) -> None:
+        """Every window as a column: x seen as unsigned integers, out (N, C, kd, kh, kw, D', H', W'), padding zero.
+
+        The geometry has ``groups == in_channels == out_channels`` and is channels first.
+        """
+
+    @abc.abstractmethod
+    def col2im(self, geometry: ConvGeometry, columns: Array, out: Array) -> None:
+        """Adjoint of ``im2col`` on floats: add every column back to where it came from."""
+
+
+class _PlainRun:
+    """The plan of a backend that has nothing to prepare."""
+
+    def __init__(
+        self, backend: Backend, geometry: ConvGeometry, weight: Array, bias: Array | None,
+        activation: str | None, algorithm: str,
+    ) -> None:  # fmt: skip
+        self.backend, self.geometry, self.activation = backend, geometry, activation
+        self.algorithm = backend.algorithms()[0].name if algorithm == "auto" else algorithm
+        self.workspace_bytes = 0
+        self.update(weight, bias)
+
+    def update(self, weight: Array, bias: Array | None) -> None:
+        self.weight = weight.copy()
+        self.bias = None if bias is None else bias.copy()
+
+    def run(self, x: Array, out: Array, add: Array | None) -> None:
+        # without a fused addition the activation has to wait for it: ops applies it then
+        activation = self.activation if add is None else None
+        self.backend.conv(self.geometry, x, self.weight, self.bias, activation, out, self.algorithm)
+        if add is not None:
+            out += add
+
+    def describe(self) -> str:
+        return f"{self.backend.name}: {self.algorithm}"
