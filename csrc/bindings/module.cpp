@@ -1,0 +1,9 @@
+// fastconv.backends._cpp._core: the only C++ that knows Python, split by topic into register_*.cpp.
+#include "bindings/bindings.hpp"
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() =
+        "Compiled kernels of fastconv. Inputs are checked for memory safety only: use fastconv's public "
+        "functions.";
+    fastconv::register_runtime(m);
+}

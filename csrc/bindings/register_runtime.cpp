@@ -1,0 +1,77 @@
+// Version, instruction set, threads and memory.
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "algorithms/probe_kernels.hpp"
+#include "bindings/bindings.hpp"
+#include "runtime/block_cache.hpp"
+#include "runtime/machine.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+#include "simd/dispatch.hpp"
+
+namespace fastconv {
+
+py::array empty_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape) {
+    size_t bytes = static_cast<size_t>(dtype.itemsize());
+    for (const py::ssize_t n : shape) {
+        if (n < 0) throw py::value_error("negative dimension");
+        if (__builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes)) throw std::bad_alloc();
+    }
+    if (bytes > PTRDIFF_MAX) throw std::bad_alloc();
+    // Objects need NumPy's own initialisation.
+    if (bytes < kBlockLeast || dtype.kind() == 'O') return py::array(dtype, shape);
+    struct Owned {
+        void* memory;
+        size_t capacity;
+    };
+    auto owned = std::make_unique<Owned>();
+    owned->memory = acquire_block(bytes, &owned->capacity);
+    void* const memory = owned->memory;
+    const py::capsule base(owned.release(), [](void* p) {
+        const std::unique_ptr<Owned> dead(static_cast<Owned*>(p));
+        give_back_block(dead->memory, dead->capacity);
+    });
+    return py::array(dtype, shape, memory, base);
+}
+
+void register_runtime(py::module_& m) {
+    active_isa();  // a wrong FASTCONV_ISA is an error of the import
+    m.attr("__version__") = FASTCONV_VERSION;
+    m.def("isa", [] { return isa_name(active_isa()); }, "Instruction set of the kernels in use.");
+    m.def(
+        "isas",
+        [] {
+            std::vector<std::string> names;
+            for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::baseline})
+                if (isa_available(isa)) names.emplace_back(isa_name(isa));
+            return names;
+        },
+        "Instruction sets compiled in that this machine can run, best first.");
+    m.def("vector_bytes", [] { return probe_kernels().vector_bytes; }, "Bytes of a vector register in use.");
+    m.def(
+        "cache_bytes", [] { return py::make_tuple(l1_bytes(), l2_bytes()); },
+        "L1 and L2 data cache of one core.");
+    m.def("get_num_threads", &num_threads);
+    m.def("set_num_threads", &set_num_threads, py::arg("threads"));
+    m.def(
+        "release_scratch",
+        [] {
+            const py::gil_scoped_release nogil;
+            return release_scratch_memory() + release_blocks();
+        },
+        "Free the scratch of idle threads and the cached output blocks; returns the bytes freed.");
+    m.def("scratch_bytes", &scratch_bytes, "Bytes of scratch held by all threads.");
+    m.def("cached_block_bytes", &cached_block_bytes, "Bytes of freed outputs kept for the next one.");
+    m.def(
+        "empty",
+        [](const std::vector<py::ssize_t>& shape, const py::object& dtype) {
+            return empty_array(py::dtype::from_args(dtype), shape);
+        },
+        py::arg("shape"), py::arg("dtype"), "Like np.empty; large blocks come from the cache of freed ones.");
+}
+
+}  // namespace fastconv

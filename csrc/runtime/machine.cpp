@@ -1,0 +1,71 @@
+#include "runtime/machine.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <string>
+
+namespace fastconv {
+
+namespace {
+
+size_t cache_bytes(int name, size_t usual) {
+    const long bytes = sysconf(name);
+    return bytes > 0 ? static_cast<size_t>(bytes) : usual;
+}
+
+// CPUs that the cgroup's quota is worth, 0 for no limit. Version 2 first, then version 1.
+double cgroup_quota() {
+    std::ifstream line("/proc/self/cgroup");
+    std::string text, path;
+    while (std::getline(line, text))
+        if (text.rfind("0::", 0) == 0) path = text.substr(3);
+    for (const std::string& folder : {std::string("/sys/fs/cgroup") + path, std::string("/sys/fs/cgroup")}) {
+        std::ifstream file(folder + "/cpu.max");
+        std::string quota;
+        double period = 0;
+        if (file >> quota >> period && quota != "max" && period > 0) return std::stod(quota) / period;
+    }
+    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    double quota = 0, period = 0;
+    if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) return quota / period;
+    return 0;
+}
+
+}  // namespace
+
+size_t l1_bytes() {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    static const size_t bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
+    return bytes;
+#else
+    return 32 << 10;
+#endif
+}
+
+size_t l2_bytes() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    static const size_t bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 << 20);
+    return bytes;
+#else
+    return 1 << 20;
+#endif
+}
+
+int usable_cpus() {
+    int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+#ifdef __linux__
+    // Masks larger than cpu_set_t exist; then the number of online CPUs stands.
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
+#endif
+    if (const double quota = cgroup_quota(); quota > 0)
+        cpus = std::min(cpus, static_cast<int>(std::ceil(quota)));
+    return std::max(cpus, 1);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,36 @@
+// parallel_for: the one parallel loop of the library.
+//
+// Tasks are taken one by one from a counter, by the caller and by the pool's workers, so that a slow core
+// takes fewer. Results must therefore not depend on who computes a task: give each task its own outputs. Make
+// tasks of about 20 us or more, two to four per thread. A job that finds the pool busy (a second Python
+// thread) and a job started inside a task run on their own thread alone. Workers spin shortly after a job and
+// then sleep. After fork() the child makes a new pool.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace fastconv {
+
+// Threads of a job, the caller among them. The default is FASTCONV_NUM_THREADS, else the first entry of
+// OMP_NUM_THREADS, else the CPUs this process may use.
+int num_threads();
+void set_num_threads(int threads);
+
+// Calls run(context, i) for i = 0 .. tasks-1 on at most `limit` threads (0: num_threads()). The caller's
+// floating-point mode holds on every thread. The first exception of a task is rethrown here; the other tasks
+// may then be left out.
+void parallel_for(int64_t tasks, void (*run)(void* context, int64_t task), void* context, int limit = 0);
+
+template <class F>
+void parallel_for(int64_t tasks, F&& body, int limit = 0) {
+    using Body = std::remove_reference_t<F>;
+    parallel_for(
+        tasks, [](void* context, int64_t task) { (*static_cast<Body*>(context))(task); },
+        const_cast<void*>(static_cast<const void*>(&body)), limit);
+}
+
+// True inside a task of a job.
+bool in_parallel();
+
+}  // namespace fastconv
