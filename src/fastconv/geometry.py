@@ -208,7 +208,9 @@ def parse_padding(func: str, padding: Any, rank: int) -> str | tuple[tuple[int, 
     if not all(nested):
         raise GeometryError(f"{func}: padding mixes integers and pairs, received {padding!r}")
     if len(padding) != rank:
-        raise GeometryError(f"{func}: padding must have one (before, after) pair per axis ({rank}), received {padding!r}")
+        raise GeometryError(
+            f"{func}: padding must have one (before, after) pair per axis ({rank}), received {padding!r}"
+        )
     pairs = []
     for p in padding:
         lo, hi = ntuple(func, "padding", p, 2, 0)
@@ -230,17 +232,24 @@ def is_channels_last(func: str, layout: Any, rank: int) -> bool:
 def check_size(func: str, what: str, shape: Sequence[int]) -> None:
     """Refuse a shape whose number of elements no memory could hold, before any work is done."""
     if math.prod(shape) > _MAX_ELEMENTS:
-        raise GeometryError(f"{func}: the {what} would have shape {tuple(shape)}, more elements than memory can address")
+        raise GeometryError(
+            f"{func}: the {what} would have shape {tuple(shape)}, more elements than memory can address"
+        )
 
 
 def _mode(func: str, mode: Any) -> str:
     if not isinstance(mode, str) or mode not in PADDING_MODES:
-        raise UnknownNameError(f"{func}: padding_mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}")
+        raise UnknownNameError(
+            f"{func}: padding_mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}"
+        )
     return mode
 
 
 def _resolve_padding(
-    padding: str | tuple[tuple[int, int], ...], sizes: Sequence[int], spans: Sequence[int], strides: Sequence[int]
+    padding: str | tuple[tuple[int, int], ...],
+    sizes: Sequence[int],
+    spans: Sequence[int],
+    strides: Sequence[int],
 ) -> tuple[tuple[int, int], ...]:
     """Pairs for every spelling; "same" makes ceil(size / stride) outputs, the odd one at the end."""
     if not isinstance(padding, str):
@@ -289,7 +298,9 @@ def _windows(
                 else f"{func}: x is empty along {name}, there is no position for a window"
             )
         count = (-(-room // s) if ceil_mode else room // s) + 1
-        if ceil_mode and (count - 1) * s >= n + lo:  # a window that would start in the padding after is dropped
+        if (
+            ceil_mode and (count - 1) * s >= n + lo
+        ):  # a window that would start in the padding after is dropped
             count -= 1
         out.append(count)
     return tuple(out)
@@ -298,7 +309,9 @@ def _windows(
 # ------------------------------------------------------------------------------------------------ convolution
 
 
-def _split_weight(func: str, shape: tuple[int, ...], rank: int, channels_last: bool) -> tuple[int, int, tuple[int, ...]]:
+def _split_weight(
+    func: str, shape: tuple[int, ...], rank: int, channels_last: bool
+) -> tuple[int, int, tuple[int, ...]]:
     """(out_channels, in_channels per group, kernel) of a convolution's weight."""
     if len(shape) != rank + 2:
         order = "(*kernel, C_in/groups, C_out)" if channels_last else "(C_out, C_in/groups, *kernel)"
@@ -309,7 +322,9 @@ def _split_weight(func: str, shape: tuple[int, ...], rank: int, channels_last: b
     return k, c, kernel
 
 
-def _split_data(func: str, name: str, shape: tuple[int, ...], rank: int, channels_last: bool) -> tuple[int, tuple[int, ...]]:
+def _split_data(
+    func: str, name: str, shape: tuple[int, ...], rank: int, channels_last: bool
+) -> tuple[int, tuple[int, ...]]:
     """(channels, spatial sizes) of an array with or without its batch axis."""
     if len(shape) not in (rank + 1, rank + 2):
         layout = (_CHANNELS_LAST if channels_last else _CHANNELS_FIRST)[rank]
@@ -386,14 +401,20 @@ def conv_transpose_geometry(
             )
     spans = _spans(kernel, dilations)
     results, pads = [], []
-    for axis, (name, n, span, s, e) in enumerate(zip(AXES[3 - rank :], sizes, spans, strides, extra, strict=True)):
+    for axis, (name, n, span, s, e) in enumerate(
+        zip(AXES[3 - rank :], sizes, spans, strides, extra, strict=True)
+    ):
         if n == 0:
             raise GeometryError(f"{func}: x is empty along {name}")
         if isinstance(parsed, str) and parsed.startswith("same"):
             size = n * s + e
             lo, hi = _resolve_padding(parsed, (n * s,), (span,), (s,))[0]
         else:
-            lo, hi = parsed[axis] if not isinstance(parsed, str) else _resolve_padding(parsed, (n,), (span,), (s,))[0]
+            lo, hi = (
+                parsed[axis]
+                if not isinstance(parsed, str)
+                else _resolve_padding(parsed, (n,), (span,), (s,))[0]
+            )
             size = (n - 1) * s - lo - hi + span + e
         if size < 1:
             raise GeometryError(
@@ -444,7 +465,9 @@ def adaptive_windows(size: int, out: int) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------------------------------------------- padding
 
 
-def pad_geometry(func: str, shape: tuple[int, ...], pad_width: Any, mode: Any) -> tuple[PadGeometry, tuple[int, ...]]:
+def pad_geometry(
+    func: str, shape: tuple[int, ...], pad_width: Any, mode: Any
+) -> tuple[PadGeometry, tuple[int, ...]]:
     """Geometry with unpadded neighbours merged, and the padded shape with all axes; ``pad_width`` as in np.pad."""
     if not isinstance(mode, str) or mode not in PADDING_MODES:
         raise UnknownNameError(f"{func}: mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}")

@@ -6,12 +6,19 @@ import math
 import operator
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["current_num_threads", "get_num_threads", "set_num_threads"]
+__all__ = ["get_num_threads", "on_change", "set_num_threads"]
 
 _count: int | None = None
+_listeners: list[Callable[[int], None]] = []
+
+
+def on_change(notify: Callable[[int], None]) -> None:
+    """Have ``notify`` called with every new number; rooms above register here."""
+    _listeners.append(notify)
 
 
 def set_num_threads(count: int) -> None:
@@ -43,11 +50,9 @@ def set_num_threads(count: int) -> None:
         raise TypeError(f"set_num_threads: count must be an integer, received {count!r}") from None
     if number < 1:
         raise ValueError(f"set_num_threads: count must be at least 1, received {number}")
-    from .backends import registry
-
     _count = number
-    for backend in registry.loaded():
-        backend.set_num_threads(number)
+    for notify in _listeners:
+        notify(number)
 
 
 def get_num_threads() -> int:
@@ -63,11 +68,6 @@ def get_num_threads() -> int:
     True
     """
     return _default_num_threads() if _count is None else _count
-
-
-def current_num_threads() -> int | None:
-    """What :func:`set_num_threads` was given, for a backend that is loaded later; None if it was not called."""
-    return _count
 
 
 def _default_num_threads() -> int:

@@ -56,7 +56,7 @@ class ConvRun(Protocol):
     workspace_bytes: int
 
     def run(self, x: Array, out: Array, add: Array | None) -> None:
-        """Convolve ``x`` into ``out``; ``add`` (of out's shape) is added before the activation."""
+        """Convolve ``x`` into ``out``; ``add`` (of out's shape, only where the backend ``fuses_add``) comes before the activation."""
 
     def update(self, weight: Array, bias: Array | None) -> None:
         """Take new weights of the same shapes and dtype."""
@@ -73,6 +73,7 @@ class Backend(abc.ABC):
     any_strides: ClassVar[bool] = False
     padding_modes: ClassVar[tuple[str, ...]] = PADDING_MODES[:1]
     activations: ClassVar[tuple[str, ...]] = ()
+    fuses_add: ClassVar[bool] = False
     max_pool_dtypes: ClassVar[tuple[np.dtype[Any], ...]] = FLOATS
     # what is promised of results and processes; the tests hold every backend to what it publishes
     fork_safe: ClassVar[bool] = True
@@ -114,12 +115,16 @@ class Backend(abc.ABC):
         return _PlainRun(self, geometry, weight, bias, activation, algorithm)
 
     @abc.abstractmethod
-    def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
+    def conv_backward_data(
+        self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array
+    ) -> None:
         """Gradient of the convolution with respect to its input."""
 
     @abc.abstractmethod
-    def conv_backward_weight(self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array) -> None:
-        """Gradient of the convolution with respect to its weight."""
+    def conv_backward_weight(
+        self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array, db: Array | None
+    ) -> None:
+        """Gradient with respect to the weight and, where ``db`` (K,) is given, to the bias."""
 
     # -- pooling
 
@@ -131,7 +136,9 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def max_pool_backward(self, geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array) -> None:
+    def max_pool_backward(
+        self, geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array
+    ) -> None:
         """Gradient to the maxima: the "first" of each window, "all" tied ones in full, or "split" evenly.
 
         NaNs are tied with each other under "all" and "split".
@@ -187,11 +194,8 @@ class _PlainRun:
         self.bias = None if bias is None else bias.copy()
 
     def run(self, x: Array, out: Array, add: Array | None) -> None:
-        # without a fused addition the activation has to wait for it: ops applies it then
-        activation = self.activation if add is None else None
-        self.backend.conv(self.geometry, x, self.weight, self.bias, activation, out, self.algorithm)
-        if add is not None:
-            out += add
+        assert add is None  # this backend does not fuse additions: ops adds
+        self.backend.conv(self.geometry, x, self.weight, self.bias, self.activation, out, self.algorithm)
 
     def describe(self) -> str:
         return f"{self.backend.name}: {self.algorithm}"

@@ -21,6 +21,7 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import BackendUnavailableError, UnknownNameError
+from ..threads import get_num_threads, on_change
 from .protocol import Backend
 
 __all__ = ["BackendStatus", "active", "get_backend", "list_backends", "loaded", "set_backend", "use_backend"]
@@ -45,7 +46,9 @@ _loaded: dict[str, Backend] = {}
 _failed: dict[str, str] = {}
 _lock = threading.RLock()
 _process_choice: str | None = None
-_context_choice: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("fastconv_backend", default=None)
+_context_choice: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
+    "fastconv_backend", default=None
+)
 _default: Backend | None = None
 
 
@@ -79,14 +82,14 @@ def _load(name: str, target: str) -> Backend:
         reason = str(build_info().get("reason") or error) if name in ("cpp", "cython") else str(error)
         _failed[name] = reason
         mend = _MEND.get(name, "see the documentation of the package that provides it")
-        raise BackendUnavailableError(f"backend {name!r} is not available: {reason}; to mend it: {mend}") from error
+        raise BackendUnavailableError(
+            f"backend {name!r} is not available: {reason}; to mend it: {mend}"
+        ) from error
     if not isinstance(backend, Backend):
-        raise BackendUnavailableError(f"backend {name!r}: {target} is not a subclass of fastconv.backends.Backend")
-    from ..threads import current_num_threads
-
-    count = current_num_threads()
-    if count is not None:
-        backend.set_num_threads(count)
+        raise BackendUnavailableError(
+            f"backend {name!r}: {target} is not a subclass of fastconv.backends.Backend"
+        )
+    backend.set_num_threads(get_num_threads())
     return backend
 
 
@@ -153,6 +156,14 @@ def list_backends() -> list[BackendStatus]:
 def loaded() -> list[Backend]:
     """The backends that have been imported so far."""
     return list(_loaded.values())
+
+
+def _follow_threads(count: int) -> None:
+    for backend in loaded():
+        backend.set_num_threads(count)
+
+
+on_change(_follow_threads)
 
 
 def set_backend(name: str | None) -> None:

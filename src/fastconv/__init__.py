@@ -1,0 +1,48 @@
+"""fastconv: the fastest convolution, padding and pooling for NumPy arrays on a CPU, forward and backward."""
+
+from __future__ import annotations
+
+from ._version import __version__
+from .backends import get_backend, list_backends, set_backend, use_backend
+from .errors import BackendUnavailableError, DTypeError, FastconvError, GeometryError, UnknownNameError
+from .ops.conv import ConvGrads, conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
+from .ops.conv_transpose import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    conv_transpose3d,
+    conv_transpose3d_backward,
+)
+from .ops.pad import pad, pad_backward
+from .threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "BackendUnavailableError",
+    "ConvGrads",
+    "DTypeError",
+    "FastconvError",
+    "GeometryError",
+    "UnknownNameError",
+    "__version__",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "conv3d",
+    "conv3d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "conv_transpose3d",
+    "conv_transpose3d_backward",
+    "get_backend",
+    "get_num_threads",
+    "list_backends",
+    "pad",
+    "pad_backward",
+    "set_backend",
+    "set_num_threads",
+    "use_backend",
+]

@@ -1,0 +1,202 @@
+"""How a user's arrays are checked, and how they are handed to a backend: views and casts, shared by every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from marshal import dumps
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ..backends.protocol import Array, Backend
+from ..errors import DTypeError, GeometryError
+from ..geometry import ConvGeometry, PoolGeometry
+
+__all__ = [
+    "Frame",
+    "Memo",
+    "call_key",
+    "check_out",
+    "float_dtype",
+    "kernel_dtype",
+    "native",
+    "new_or_checked",
+    "real_array",
+]
+
+_FLOAT32 = np.dtype(np.float32)
+_FLOAT16 = np.dtype(np.float16)
+_REAL_KINDS = "biuf"
+
+
+def real_array(func: str, name: str, value: Any) -> Array:
+    """``value`` as an array of real numbers; complex, object and longdouble arrays are refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DTypeError(f"{func}: {name} is not an array: {error}") from None
+    if array.dtype.kind not in _REAL_KINDS or array.dtype.itemsize > 8:
+        raise DTypeError(
+            f"{func}: {name} must be a real array of at most 64 bits, received dtype {array.dtype}"
+        )
+    return array
+
+
+def native(array: Array) -> Array:
+    """The array in native byte order and aligned; itself if it is so already."""
+    if array.dtype.isnative and array.flags.aligned:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def float_dtype(*arrays: Array) -> np.dtype[Any]:
+    """The dtype of a result: float16 if the inputs promote to it, else their promotion with float32."""
+    common = np.result_type(*(a.dtype for a in arrays))
+    return common if common == _FLOAT16 else np.result_type(common, _FLOAT32)
+
+
+def kernel_dtype(result: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that is computed in: float16 results are computed in float32."""
+    return _FLOAT32 if result == _FLOAT16 else result
+
+
+def check_out(
+    func: str,
+    out: Any,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    inputs: Sequence[Array | None],
+    name: str = "out",
+) -> Array:
+    """``out`` if a result of that shape and dtype may be written there."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{func}: {name} must be a NumPy array, received {type(out).__name__}")
+    if out.shape != tuple(shape):
+        raise GeometryError(f"{func}: {name} must have shape {tuple(shape)}, received {out.shape}")
+    if out.dtype != dtype:
+        raise DTypeError(f"{func}: {name} must have dtype {dtype}, received {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{func}: {name} is read-only")
+    if any(a is not None and np.may_share_memory(out, a) for a in inputs):
+        raise ValueError(f"{func}: {name} shares memory with an input")
+    return out
+
+
+def new_or_checked(
+    func: str,
+    out: Any,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    inputs: Sequence[Array | None],
+    name: str = "out",
+) -> Array:
+    """A new array for the result, or the user's after its check."""
+    return np.empty(shape, dtype) if out is None else check_out(func, out, shape, dtype, inputs, name)
+
+
+GeometryT = TypeVar("GeometryT", ConvGeometry, PoolGeometry)
+
+
+class Frame(Generic[GeometryT]):
+    """How the arrays of one problem reach one backend: five axes, its layout, its dtype, its strides."""
+
+    def __init__(self, backend: Backend, geometry: GeometryT, dtype: np.dtype[Any]) -> None:
+        self.backend = backend
+        self.given = geometry
+        # a backend without channels last sees transposed views
+        self.turned = geometry.channels_last and "channels_last" not in backend.layouts
+        self.geometry: GeometryT = geometry.channels_first() if self.turned else geometry
+        self.dtype = dtype
+
+    def shape(self, like: Array, five: tuple[int, ...]) -> tuple[int, ...]:
+        """The user's shape of a five-axes shape: without the axes of length one, batched as ``like`` is."""
+        g = self.given
+        body = five[4 - g.rank :] if g.channels_last else (five[1], *five[5 - g.rank :])
+        return (*like.shape[: like.ndim - g.rank - 1], *body)
+
+    def view(self, array: Array) -> Array:
+        """Data with five axes in the backend's layout: always a view."""
+        g = self.given
+        if array.ndim == g.rank + 1:
+            array = array[None]
+        if g.rank < 3:
+            ones = (None,) * (3 - g.rank)
+            array = (
+                array[(slice(None), *ones, ...)]
+                if g.channels_last
+                else array[(slice(None), slice(None), *ones, ...)]
+            )
+        return array.transpose(0, 4, 1, 2, 3) if self.turned else array
+
+    def weight_view(self, array: Array) -> Array:
+        """A weight with five axes in the backend's layout: always a view."""
+        g = self.given
+        if g.rank < 3:
+            ones = (None,) * (3 - g.rank)
+            array = array[(*ones, ...)] if g.channels_last else array[(slice(None), slice(None), *ones, ...)]
+        return array.transpose(4, 3, 0, 1, 2) if self.turned else array
+
+    def data(self, array: Array) -> Array:
+        """Data as the backend reads it."""
+        return self._ready(self.view(array))
+
+    def weight(self, array: Array) -> Array:
+        """A weight as the backend reads it."""
+        return self._ready(self.weight_view(array))
+
+    def vector(self, array: Array | None) -> Array | None:
+        """A bias as the backend reads it."""
+        return None if array is None else self._ready(array)
+
+    def into(self, view: Array, kernel: Callable[[Array], None]) -> None:
+        """Run a kernel that writes its result, directly into ``view`` where the backend can."""
+        flags = view.flags
+        plain = flags.c_contiguous or (self.backend.any_strides and 0 not in view.strides)
+        if view.dtype == self.dtype and view.dtype.isnative and flags.aligned and plain:
+            kernel(view)
+        else:
+            buffer = np.empty(view.shape, self.dtype)
+            kernel(buffer)
+            with np.errstate(over="ignore", invalid="ignore"):
+                view[...] = buffer
+
+    def _ready(self, view: Array) -> Array:
+        if view.dtype != self.dtype or not view.dtype.isnative:
+            order = "K" if self.backend.any_strides else "C"
+            return view.astype(self.dtype, order=order)
+        if not self.backend.any_strides:
+            view = np.ascontiguousarray(view).reshape(view.shape)
+        return view if view.flags.aligned else view.copy()
+
+
+class Memo(dict[Any, Any]):
+    """A cache that forgets everything when it is full: bounded, and as cheap as a dict to look into."""
+
+    LIMIT = 1024
+
+    def find(self, key: tuple[Any, ...] | None) -> Any:
+        """What was kept under this key, or None; a key that cannot be hashed was never kept."""
+        try:
+            return self.get(key)
+        except TypeError:
+            return None
+
+    def keep(self, key: tuple[Any, ...] | None, value: Any) -> None:
+        """Remember ``value``, unless there is no key for it."""
+        if key is None:
+            return
+        if len(self) >= self.LIMIT:
+            self.clear()
+        self[key] = value
+
+
+def call_key(numbers: tuple[Any, ...], names: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...] | None:
+    """What a call is remembered by; None for arguments that are looked at each time (lists, NumPy integers).
+
+    marshal writes numbers with their types (True, 1 and 1.0 differ) and costs less than looking at each of them.
+    """
+    try:
+        seen = [None if a is None else (a.__class__, a.shape, a.dtype) for a in arrays]
+        return (dumps(numbers, 2), names, *seen)
+    except (AttributeError, ValueError):
+        return None

@@ -1,0 +1,358 @@
+"""What stands behind the convolutions: arguments are checked once, and the checked call is kept for the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backends import registry
+from ..backends.protocol import Array, Backend
+from ..errors import GeometryError, UnknownNameError
+from ..geometry import ConvGeometry, conv_geometry, conv_transpose_geometry
+from ._arrays import Frame, Memo, call_key, float_dtype, kernel_dtype, new_or_checked, real_array
+from .elementwise import activate_in_place, check_activation
+from .pad import pad_spatial, unpad_gradient
+
+__all__ = ["NEEDS", "ConvGrads", "check_algorithm", "check_bias", "conv", "conv_backward", "conv_transpose",
+           "conv_transpose_backward"]  # fmt: skip
+
+NEEDS = ("x", "weight", "bias")
+_memo = Memo()
+
+
+class ConvGrads(NamedTuple):
+    """Gradients of a convolution; None where one was not asked for."""
+
+    x: Array | None
+    weight: Array | None
+    bias: Array | None
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+def check_algorithm(
+    func: str, backend: Backend, algorithm: Any, geometry: ConvGeometry, dtype: np.dtype[Any]
+) -> None:
+    """Refuse an algorithm that the backend does not have, or that cannot do this problem."""
+    if algorithm == "auto":
+        return
+    names = [a.name for a in backend.algorithms()]
+    if algorithm not in names:
+        raise UnknownNameError(
+            f"{func}: algorithm must be 'auto' or one of {', '.join(names)} (backend {backend.name!r}), "
+            f"received {algorithm!r}"
+        )
+    if reason := backend.why_not(algorithm, geometry, dtype):
+        raise GeometryError(
+            f"{func}: algorithm {algorithm!r} of backend {backend.name!r} cannot do this: {reason}"
+        )
+
+
+def check_bias(func: str, bias: Any, channels: int) -> Array | None:
+    """A bias of one number per output channel, or None."""
+    if bias is None:
+        return None
+    array = real_array(func, "bias", bias)
+    if array.shape != (channels,):
+        raise GeometryError(f"{func}: bias must have shape ({channels},), received {array.shape}")
+    return array
+
+
+def _check_needs(func: str, needs: Any) -> frozenset[str]:
+    wanted = (needs,) if isinstance(needs, str) else needs
+    if not isinstance(wanted, (Sequence, set, frozenset)):
+        raise TypeError(f"{func}: needs must be a sequence of names, received {needs!r}")
+    for name in wanted:
+        if name not in NEEDS:
+            raise UnknownNameError(f"{func}: needs may hold 'x', 'weight' and 'bias', received {name!r}")
+    return frozenset(wanted)
+
+
+def _check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
+    """The three arrays that gradients are written to, each of them optional."""
+    if out is None:
+        return None, None, None
+    if not isinstance(out, tuple) or len(out) != 3:
+        raise TypeError(
+            f"{func}: out must be a tuple (x, weight, bias) of arrays or None, received {type(out).__name__}"
+        )
+    return out
+
+
+def _check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:
+    if grad_output.shape != shape:
+        raise GeometryError(f"{func}: grad_output must have shape {shape}, received {grad_output.shape}")
+
+
+# ------------------------------------------------------------------------------------- calls, checked and kept
+
+
+class _Forward:
+    """A convolution whose arguments have been checked: what is left is to run it on arrays of these shapes."""
+
+    def __init__(
+        self, func: str, geometry: ConvGeometry, backend: Backend, result: np.dtype[Any], activation: str | None,
+        algorithm: str,
+    ) -> None:  # fmt: skip
+        self.func, self.backend, self.result, self.algorithm = func, backend, result, algorithm
+        self.given = geometry
+        self.pads_first = geometry.padding_mode not in backend.padding_modes
+        self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(result))
+        check_algorithm(func, backend, algorithm, self.frame.geometry, self.frame.dtype)
+        fused = activation is None or activation in backend.activations
+        self.fused, self.after = (activation, None) if fused else (None, activation)
+        self.out_shape = geometry.out_shape(1)
+
+    def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
+        frame = self.frame
+        out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x, weight, bias))
+        if self.pads_first:
+            x = pad_spatial(self.backend, self.given, x)
+        x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)
+
+        def kernel(y: Array) -> None:
+            self.backend.conv(frame.geometry, x5, w5, b, self.fused, y, self.algorithm)
+            if self.after is not None:
+                activate_in_place(y, self.after)
+
+        frame.into(frame.view(out), kernel)
+        return out
+
+
+class _Backward:
+    """The gradients of a convolution, its arguments checked."""
+
+    def __init__(
+        self,
+        func: str,
+        geometry: ConvGeometry,
+        backend: Backend,
+        result: np.dtype[Any],
+        needs: frozenset[str],
+    ) -> None:
+        self.func, self.backend, self.result, self.needs = func, backend, result, needs
+        self.given = geometry
+        # gradients know only constant padding: the others pad first and add up afterwards
+        self.pads_first = geometry.padding_mode != "constant"
+        self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(result))
+        self.out_shape = geometry.out_shape(1)
+
+    def __call__(self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any]) -> ConvGrads:
+        func, frame, g = self.func, self.frame, self.given
+        _check_grad(func, grad_output, frame.shape(x, self.out_shape))
+        inputs = (grad_output, x, weight)
+        shapes = (x.shape, weight.shape, (g.out_channels,))
+        dx, dw, db = (
+            new_or_checked(func, out, shape, self.result, inputs, f"out[{i}]") if name in self.needs else None
+            for i, (name, out, shape) in enumerate(zip(NEEDS, outs, shapes, strict=True))
+        )
+        dy = frame.data(grad_output)
+        if dx is not None:
+            w5 = frame.weight(weight)
+            if self.pads_first:
+                padded = np.empty(frame.geometry.x_shape(dy.shape[0]), frame.dtype)
+                self.backend.conv_backward_data(frame.geometry, dy, w5, padded)
+                unpad_gradient(self.backend, g, padded, frame.view(dx), turned=frame.turned)
+            else:
+                frame.into(
+                    frame.view(dx), lambda into: self.backend.conv_backward_data(frame.geometry, dy, w5, into)
+                )
+        if dw is not None:
+            x5 = frame.data(pad_spatial(self.backend, g, x) if self.pads_first else x)
+            bias = None if db is None else np.empty(db.shape, frame.dtype)
+            frame.into(
+                frame.weight_view(dw),
+                lambda into: self.backend.conv_backward_weight(frame.geometry, dy, x5, into, bias),
+            )
+            if db is not None:
+                db[...] = bias
+        elif db is not None:
+            db[...] = _sum_over_positions(g, grad_output)
+        return ConvGrads(dx, dw, db)
+
+
+def _sum_over_positions(geometry: ConvGeometry, grad_output: Array) -> Array:
+    """Sum for each channel, in float64: the gradient to a bias alone."""
+    channel = grad_output.ndim - 1 if geometry.channels_last else grad_output.ndim - geometry.rank - 1
+    total: Array = grad_output.sum(
+        axis=tuple(a for a in range(grad_output.ndim) if a != channel), dtype=np.float64
+    )
+    return total
+
+
+class _Transposed:
+    """A transposed convolution: the gradient to the input of ``geometry``, with a bias and an activation."""
+
+    def __init__(
+        self,
+        func: str,
+        geometry: ConvGeometry,
+        backend: Backend,
+        result: np.dtype[Any],
+        activation: str | None,
+    ) -> None:
+        self.func, self.backend, self.result, self.activation = func, backend, result, activation
+        self.frame = Frame(backend, geometry, kernel_dtype(result))
+        self.y_shape = geometry.x_shape(1)
+        turned_last = geometry.channels_last and not self.frame.turned
+        self.bias_shape = (-1,) if turned_last else (-1, 1, 1, 1)
+
+    def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
+        frame = self.frame
+        out = new_or_checked(self.func, out, frame.shape(x, self.y_shape), self.result, (x, weight, bias))
+        x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)
+
+        def kernel(y: Array) -> None:
+            self.backend.conv_backward_data(frame.geometry, x5, w5, y)
+            if b is not None:
+                y += b.reshape(self.bias_shape)
+            if self.activation is not None:
+                activate_in_place(y, self.activation)
+
+        frame.into(frame.view(out), kernel)
+        return out
+
+
+class _TransposedBackward:
+    """Gradients of a transposed convolution: a convolution, and the gradient to that convolution's weight."""
+
+    def __init__(
+        self,
+        func: str,
+        geometry: ConvGeometry,
+        backend: Backend,
+        result: np.dtype[Any],
+        needs: frozenset[str],
+    ) -> None:
+        self.func, self.backend, self.result, self.needs = func, backend, result, needs
+        self.frame = Frame(backend, geometry, kernel_dtype(result))
+        self.y_shape = geometry.x_shape(1)
+
+    def __call__(self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any]) -> ConvGrads:
+        func, frame, g = self.func, self.frame, self.frame.given
+        _check_grad(func, grad_output, frame.shape(x, self.y_shape))
+        inputs = (grad_output, x, weight)
+        shapes = (x.shape, weight.shape, (g.in_channels,))
+        dx, dw, db = (
+            new_or_checked(func, out, shape, self.result, inputs, f"out[{i}]") if name in self.needs else None
+            for i, (name, out, shape) in enumerate(zip(NEEDS, outs, shapes, strict=True))
+        )
+        dy = frame.data(grad_output)
+        if dx is not None:
+            w5 = frame.weight(weight)
+            frame.into(
+                frame.view(dx),
+                lambda into: self.backend.conv(frame.geometry, dy, w5, None, None, into, "auto"),
+            )
+        if dw is not None:
+            x5 = frame.data(x)
+            frame.into(
+                frame.weight_view(dw),
+                lambda into: self.backend.conv_backward_weight(frame.geometry, x5, dy, into, None),
+            )
+        if db is not None:
+            db[...] = _sum_over_positions(g, grad_output)
+        return ConvGrads(dx, dw, db)
+
+
+# ------------------------------------------------------------------------- any rank, from arguments to a call
+
+
+def conv(
+    rank: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: Any, layout: Any, activation: Any, out: Any, backend: Any, algorithm: Any,
+) -> Array:  # fmt: skip
+    func = f"conv{rank}d"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers, names = (
+        (rank, stride, padding, dilation, groups),
+        (padding_mode, layout, activation, algorithm, runs_on),
+    )
+    call = _memo.find(call_key(numbers, names, x, weight, bias))
+    if call is None:
+        x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
+        geometry = conv_geometry(
+            func, rank, x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            padding_mode=padding_mode, layout=layout,
+        )  # fmt: skip
+        bias = check_bias(func, bias, geometry.out_channels)
+        check_activation(func, activation)
+        call = _Forward(func, geometry, runs_on, float_dtype(x, weight), activation, algorithm)
+        _memo.keep(call_key(numbers, names, x, weight, bias), call)
+    return call(x, weight, bias, out)  # type: ignore[no-any-return]
+
+
+def conv_backward(
+    rank: int, grad_output: Any, x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
+    padding_mode: Any, layout: Any, needs: Any, out: Any, backend: Any,
+) -> ConvGrads:  # fmt: skip
+    func = f"conv{rank}d_backward"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers, names = (
+        (rank, stride, padding, dilation, groups, needs),
+        ("backward", padding_mode, layout, runs_on),
+    )
+    outs = _check_outs(func, out)
+    call = _memo.find(call_key(numbers, names, grad_output, x, weight))
+    if call is None:
+        grad_output = real_array(func, "grad_output", grad_output)
+        x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
+        geometry = conv_geometry(
+            func, rank, x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            padding_mode=padding_mode, layout=layout,
+        )  # fmt: skip
+        call = _Backward(
+            func, geometry, runs_on, float_dtype(grad_output, x, weight), _check_needs(func, needs)
+        )
+        _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
+    return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
+
+
+def conv_transpose(
+    rank: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any,
+    groups: Any, layout: Any, activation: Any, out: Any, backend: Any,
+) -> Array:  # fmt: skip
+    func = f"conv_transpose{rank}d"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers, names = (
+        (rank, stride, padding, output_padding, dilation, groups),
+        ("transpose", layout, activation, runs_on),
+    )
+    call = _memo.find(call_key(numbers, names, x, weight, bias))
+    if call is None:
+        x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
+        geometry = conv_transpose_geometry(
+            func, rank, x.shape, weight.shape, stride=stride, padding=padding, output_padding=output_padding,
+            dilation=dilation, groups=groups, layout=layout,
+        )  # fmt: skip
+        bias = check_bias(func, bias, geometry.in_channels)
+        check_activation(func, activation)
+        call = _Transposed(func, geometry, runs_on, float_dtype(x, weight), activation)
+        _memo.keep(call_key(numbers, names, x, weight, bias), call)
+    return call(x, weight, bias, out)  # type: ignore[no-any-return]
+
+
+def conv_transpose_backward(
+    rank: int, grad_output: Any, x: Any, weight: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any,
+    groups: Any, layout: Any, needs: Any, out: Any, backend: Any,
+) -> ConvGrads:  # fmt: skip
+    func = f"conv_transpose{rank}d_backward"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers = (rank, stride, padding, output_padding, dilation, groups, needs)
+    names = ("transpose backward", layout, runs_on)
+    outs = _check_outs(func, out)
+    call = _memo.find(call_key(numbers, names, grad_output, x, weight))
+    if call is None:
+        grad_output = real_array(func, "grad_output", grad_output)
+        x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
+        geometry = conv_transpose_geometry(
+            func, rank, x.shape, weight.shape, stride=stride, padding=padding, output_padding=output_padding,
+            dilation=dilation, groups=groups, layout=layout,
+        )  # fmt: skip
+        result = float_dtype(grad_output, x, weight)
+        call = _TransposedBackward(func, geometry, runs_on, result, _check_needs(func, needs))
+        _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
+    return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
