@@ -96,7 +96,7 @@ class ConvGeometry:
     def padded(self) -> ConvGeometry:
         """The same convolution on an input that has been padded already."""
         size = tuple(n + lo + hi for n, (lo, hi) in zip(self.in_size, self.padding, strict=True))
-        return replace(self, in_size=size, padding=((0, 0),) * 3, padding_mode="constant")
+        return replace(self, in_size=_three(size), padding=((0, 0),) * 3, padding_mode="constant")
 
     def channels_first(self) -> ConvGeometry:
         """The same convolution on arrays seen with their channels first."""
@@ -239,9 +239,7 @@ def check_size(func: str, what: str, shape: Sequence[int]) -> None:
 
 def _mode(func: str, mode: Any) -> str:
     if not isinstance(mode, str) or mode not in PADDING_MODES:
-        raise UnknownNameError(
-            f"{func}: padding_mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}"
-        )
+        raise UnknownNameError(f"{func}: padding_mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}")
     return mode
 
 
@@ -298,9 +296,7 @@ def _windows(
                 else f"{func}: x is empty along {name}, there is no position for a window"
             )
         count = (-(-room // s) if ceil_mode else room // s) + 1
-        if (
-            ceil_mode and (count - 1) * s >= n + lo
-        ):  # a window that would start in the padding after is dropped
+        if ceil_mode and (count - 1) * s >= n + lo:  # a window that would start in the padding after is dropped
             count -= 1
         out.append(count)
     return tuple(out)
@@ -329,7 +325,8 @@ def _split_data(
     if len(shape) not in (rank + 1, rank + 2):
         layout = (_CHANNELS_LAST if channels_last else _CHANNELS_FIRST)[rank]
         raise GeometryError(
-            f"{func}: {name} must have {rank + 2} axes ({layout}) or {rank + 1} without the batch, received shape {shape}"
+            f"{func}: {name} must have {rank + 2} axes ({layout}) or {rank + 1} without the batch, "
+            f"received shape {shape}"
         )
     body = shape[-(rank + 1) :]
     return (body[-1], body[:-1]) if channels_last else (body[0], body[1:])
@@ -393,28 +390,22 @@ def conv_transpose_geometry(
             f"{func}: weight has {k} input channels (shape {weight_shape}), but x has {channels} channels"
         )
     _check_groups(func, groups, "input", channels)
-    for axis, e, s, d in zip(AXES[3 - rank :], extra, strides, dilations, strict=True):
+    for name, e, s, d in zip(AXES[3 - rank :], extra, strides, dilations, strict=True):
         if e >= max(s, d):
             raise GeometryError(
-                f"{func}: output_padding must be smaller than stride or dilation, received {e} along {axis} "
+                f"{func}: output_padding must be smaller than stride or dilation, received {e} along {name} "
                 f"with stride {s} and dilation {d}"
             )
     spans = _spans(kernel, dilations)
     results, pads = [], []
-    for axis, (name, n, span, s, e) in enumerate(
-        zip(AXES[3 - rank :], sizes, spans, strides, extra, strict=True)
-    ):
+    for axis, (name, n, span, s, e) in enumerate(zip(AXES[3 - rank :], sizes, spans, strides, extra, strict=True)):
         if n == 0:
             raise GeometryError(f"{func}: x is empty along {name}")
         if isinstance(parsed, str) and parsed.startswith("same"):
             size = n * s + e
             lo, hi = _resolve_padding(parsed, (n * s,), (span,), (s,))[0]
         else:
-            lo, hi = (
-                parsed[axis]
-                if not isinstance(parsed, str)
-                else _resolve_padding(parsed, (n,), (span,), (s,))[0]
-            )
+            lo, hi = parsed[axis] if not isinstance(parsed, str) else _resolve_padding(parsed, (n,), (span,), (s,))[0]
             size = (n - 1) * s - lo - hi + span + e
         if size < 1:
             raise GeometryError(
@@ -465,9 +456,7 @@ def adaptive_windows(size: int, out: int) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------------------------------------------- padding
 
 
-def pad_geometry(
-    func: str, shape: tuple[int, ...], pad_width: Any, mode: Any
-) -> tuple[PadGeometry, tuple[int, ...]]:
+def pad_geometry(func: str, shape: tuple[int, ...], pad_width: Any, mode: Any) -> tuple[PadGeometry, tuple[int, ...]]:
     """Geometry with unpadded neighbours merged, and the padded shape with all axes; ``pad_width`` as in np.pad."""
     if not isinstance(mode, str) or mode not in PADDING_MODES:
         raise UnknownNameError(f"{func}: mode must be one of {', '.join(PADDING_MODES)}, received {mode!r}")

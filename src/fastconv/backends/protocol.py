@@ -2,16 +2,17 @@
 
 The contract. Every array that reaches a backend has been checked and prepared by ``fastconv.ops``:
 
-- data has five axes, ``(N, C, D, H, W)`` or, where the geometry is channels last, ``(N, D, H, W, C)``; a weight is
-  ``(K, C/groups, kd, kh, kw)`` or ``(kd, kh, kw, C/groups, K)``; all as the geometry's ``x_shape``, ``weight_shape`` and
-  ``out_shape`` say. Only layouts, dtypes and strides that the backend declares arrive; C-contiguous, aligned and in native byte
-  order unless ``any_strides`` is set (then still native and aligned).
-- all floating arrays of one call have the same dtype; ``out`` is allocated, has the right shape and dtype, its contents are
-  arbitrary, it overlaps no input, and the kernel writes every element of it. Kernels return nothing and raise nothing.
+- data has five axes, ``(N, C, D, H, W)`` or, where the geometry is channels last, ``(N, D, H, W, C)``; a weight
+  is ``(K, C/groups, kd, kh, kw)`` or ``(kd, kh, kw, C/groups, K)``; all as the geometry's ``x_shape``,
+  ``weight_shape`` and ``out_shape`` say. Only layouts, dtypes and strides that the backend declares arrive;
+  C-contiguous, aligned and in native byte order unless ``any_strides`` is set (then still native and aligned).
+- all floating arrays of one call have the same dtype; ``out`` is allocated, has the right shape and dtype, its
+  contents are arbitrary, it overlaps no input, and the kernel writes every element of it. Kernels return nothing
+  and raise nothing.
 - batch, channels and output channels may be zero; spatial sizes and ``out_size`` are at least one, except in ``pad``.
 - forward convolution gets ``padding_mode`` other than "constant" only if declared; gradients never do.
-- padding is implicit: positions outside the input count as zero (convolution), as the least value (max pooling), as absent
-  or zero (average pooling: divide by the product of ``geometry.window_counts``, zero counts giving zero).
+- padding is implicit: positions outside the input count as zero (convolution), as the least value (max pooling),
+  as absent or zero (average pooling: divide by the product of ``geometry.window_counts``, zero counts giving zero).
 - NaN: the first NaN of a window is its maximum. Ties: the first position in row-major order is the index.
 """
 
@@ -56,7 +57,7 @@ class ConvRun(Protocol):
     workspace_bytes: int
 
     def run(self, x: Array, out: Array, add: Array | None) -> None:
-        """Convolve ``x`` into ``out``; ``add`` (of out's shape, only where the backend ``fuses_add``) comes before the activation."""
+        """Convolve ``x`` into ``out``; ``add`` (only where ``fuses_add``) comes before the activation."""
 
     def update(self, weight: Array, bias: Array | None) -> None:
         """Take new weights of the same shapes and dtype."""
@@ -115,9 +116,7 @@ class Backend(abc.ABC):
         return _PlainRun(self, geometry, weight, bias, activation, algorithm)
 
     @abc.abstractmethod
-    def conv_backward_data(
-        self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array
-    ) -> None:
+    def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
         """Gradient of the convolution with respect to its input."""
 
     @abc.abstractmethod
@@ -136,9 +135,7 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def max_pool_backward(
-        self, geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array
-    ) -> None:
+    def max_pool_backward(self, geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array) -> None:
         """Gradient to the maxima: the "first" of each window, "all" tied ones in full, or "split" evenly.
 
         NaNs are tied with each other under "all" and "split".

@@ -36,9 +36,10 @@ _BUILTIN = {
 }
 _DEFAULTS = ("cpp", "numpy")
 _ENTRY_POINTS = "fastconv.backends"
+_REBUILD = "install a C++ compiler and Python's headers, then: pip install --force-reinstall --no-cache-dir fastconv"
 _MEND = {
-    "cpp": "install a C++ compiler and Python's headers, then: pip install --force-reinstall --no-cache-dir fastconv",
-    "cython": "install a C++ compiler and Python's headers, then: pip install --force-reinstall --no-cache-dir fastconv",
+    "cpp": _REBUILD,
+    "cython": _REBUILD,
     "numba": "pip install 'fastconv[numba]'",
 }
 
@@ -46,9 +47,7 @@ _loaded: dict[str, Backend] = {}
 _failed: dict[str, str] = {}
 _lock = threading.RLock()
 _process_choice: str | None = None
-_context_choice: contextvars.ContextVar[Backend | None] = contextvars.ContextVar(
-    "fastconv_backend", default=None
-)
+_context_choice: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("fastconv_backend", default=None)
 _default: Backend | None = None
 
 
@@ -82,13 +81,9 @@ def _load(name: str, target: str) -> Backend:
         reason = str(build_info().get("reason") or error) if name in ("cpp", "cython") else str(error)
         _failed[name] = reason
         mend = _MEND.get(name, "see the documentation of the package that provides it")
-        raise BackendUnavailableError(
-            f"backend {name!r} is not available: {reason}; to mend it: {mend}"
-        ) from error
+        raise BackendUnavailableError(f"backend {name!r} is not available: {reason}; to mend it: {mend}") from error
     if not isinstance(backend, Backend):
-        raise BackendUnavailableError(
-            f"backend {name!r}: {target} is not a subclass of fastconv.backends.Backend"
-        )
+        raise BackendUnavailableError(f"backend {name!r}: {target} is not a subclass of fastconv.backends.Backend")
     backend.set_num_threads(get_num_threads())
     return backend
 

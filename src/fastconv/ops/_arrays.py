@@ -36,9 +36,7 @@ def real_array(func: str, name: str, value: Any) -> Array:
     except ValueError as error:
         raise DTypeError(f"{func}: {name} is not an array: {error}") from None
     if array.dtype.kind not in _REAL_KINDS or array.dtype.itemsize > 8:
-        raise DTypeError(
-            f"{func}: {name} must be a real array of at most 64 bits, received dtype {array.dtype}"
-        )
+        raise DTypeError(f"{func}: {name} must be a real array of at most 64 bits, received dtype {array.dtype}")
     return array
 
 
@@ -102,7 +100,7 @@ class Frame(Generic[GeometryT]):
 
     def __init__(self, backend: Backend, geometry: GeometryT, dtype: np.dtype[Any]) -> None:
         self.backend = backend
-        self.given = geometry
+        self.given: GeometryT = geometry
         # a backend without channels last sees transposed views
         self.turned = geometry.channels_last and "channels_last" not in backend.layouts
         self.geometry: GeometryT = geometry.channels_first() if self.turned else geometry
@@ -110,8 +108,8 @@ class Frame(Generic[GeometryT]):
 
     def shape(self, like: Array, five: tuple[int, ...]) -> tuple[int, ...]:
         """The user's shape of a five-axes shape: without the axes of length one, batched as ``like`` is."""
-        g = self.given
-        body = five[4 - g.rank :] if g.channels_last else (five[1], *five[5 - g.rank :])
+        g: ConvGeometry | PoolGeometry = self.given
+        body: tuple[int, ...] = five[4 - g.rank :] if g.channels_last else (five[1], *five[5 - g.rank :])
         return (*like.shape[: like.ndim - g.rank - 1], *body)
 
     def view(self, array: Array) -> Array:
@@ -119,21 +117,13 @@ class Frame(Generic[GeometryT]):
         g = self.given
         if array.ndim == g.rank + 1:
             array = array[None]
-        if g.rank < 3:
-            ones = (None,) * (3 - g.rank)
-            array = (
-                array[(slice(None), *ones, ...)]
-                if g.channels_last
-                else array[(slice(None), slice(None), *ones, ...)]
-            )
+        array = _with_ones(array, 1 if g.channels_last else 2, 3 - g.rank)
         return array.transpose(0, 4, 1, 2, 3) if self.turned else array
 
     def weight_view(self, array: Array) -> Array:
         """A weight with five axes in the backend's layout: always a view."""
         g = self.given
-        if g.rank < 3:
-            ones = (None,) * (3 - g.rank)
-            array = array[(*ones, ...)] if g.channels_last else array[(slice(None), slice(None), *ones, ...)]
+        array = _with_ones(array, 0 if g.channels_last else 2, 3 - g.rank)
         return array.transpose(4, 3, 0, 1, 2) if self.turned else array
 
     def data(self, array: Array) -> Array:
@@ -162,11 +152,19 @@ class Frame(Generic[GeometryT]):
 
     def _ready(self, view: Array) -> Array:
         if view.dtype != self.dtype or not view.dtype.isnative:
-            order = "K" if self.backend.any_strides else "C"
-            return view.astype(self.dtype, order=order)
+            return view.astype(self.dtype, order="K" if self.backend.any_strides else "C")
         if not self.backend.any_strides:
-            view = np.ascontiguousarray(view).reshape(view.shape)
+            view = np.ascontiguousarray(view).reshape(view.shape)  # which makes 0-d arrays 1-d
         return view if view.flags.aligned else view.copy()
+
+
+def _with_ones(array: Array, position: int, count: int) -> Array:
+    """A view with ``count`` axes of length one inserted."""
+    if not count:
+        return array
+    index: list[Any] = [slice(None)] * position + [None] * count
+    view: Array = array[tuple(index)]
+    return view
 
 
 class Memo(dict[Any, Any]):

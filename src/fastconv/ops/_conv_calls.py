@@ -33,9 +33,7 @@ class ConvGrads(NamedTuple):
 # ------------------------------------------------------------------------------------------------ arguments
 
 
-def check_algorithm(
-    func: str, backend: Backend, algorithm: Any, geometry: ConvGeometry, dtype: np.dtype[Any]
-) -> None:
+def check_algorithm(func: str, backend: Backend, algorithm: Any, geometry: ConvGeometry, dtype: np.dtype[Any]) -> None:
     """Refuse an algorithm that the backend does not have, or that cannot do this problem."""
     if algorithm == "auto":
         return
@@ -46,9 +44,7 @@ def check_algorithm(
             f"received {algorithm!r}"
         )
     if reason := backend.why_not(algorithm, geometry, dtype):
-        raise GeometryError(
-            f"{func}: algorithm {algorithm!r} of backend {backend.name!r} cannot do this: {reason}"
-        )
+        raise GeometryError(f"{func}: algorithm {algorithm!r} of backend {backend.name!r} cannot do this: {reason}")
 
 
 def check_bias(func: str, bias: Any, channels: int) -> Array | None:
@@ -102,8 +98,8 @@ class _Forward:
         self.pads_first = geometry.padding_mode not in backend.padding_modes
         self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(result))
         check_algorithm(func, backend, algorithm, self.frame.geometry, self.frame.dtype)
-        fused = activation is None or activation in backend.activations
-        self.fused, self.after = (activation, None) if fused else (None, activation)
+        self.fused = activation if activation in backend.activations else None
+        self.after = None if self.fused else activation
         self.out_shape = geometry.out_shape(1)
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
@@ -157,9 +153,7 @@ class _Backward:
                 self.backend.conv_backward_data(frame.geometry, dy, w5, padded)
                 unpad_gradient(self.backend, g, padded, frame.view(dx), turned=frame.turned)
             else:
-                frame.into(
-                    frame.view(dx), lambda into: self.backend.conv_backward_data(frame.geometry, dy, w5, into)
-                )
+                frame.into(frame.view(dx), lambda into: self.backend.conv_backward_data(frame.geometry, dy, w5, into))
         if dw is not None:
             x5 = frame.data(pad_spatial(self.backend, g, x) if self.pads_first else x)
             bias = None if db is None else np.empty(db.shape, frame.dtype)
@@ -177,9 +171,7 @@ class _Backward:
 def _sum_over_positions(geometry: ConvGeometry, grad_output: Array) -> Array:
     """Sum for each channel, in float64: the gradient to a bias alone."""
     channel = grad_output.ndim - 1 if geometry.channels_last else grad_output.ndim - geometry.rank - 1
-    total: Array = grad_output.sum(
-        axis=tuple(a for a in range(grad_output.ndim) if a != channel), dtype=np.float64
-    )
+    total: Array = grad_output.sum(axis=tuple(a for a in range(grad_output.ndim) if a != channel), dtype=np.float64)
     return total
 
 
@@ -304,9 +296,7 @@ def conv_backward(
             func, rank, x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
             padding_mode=padding_mode, layout=layout,
         )  # fmt: skip
-        call = _Backward(
-            func, geometry, runs_on, float_dtype(grad_output, x, weight), _check_needs(func, needs)
-        )
+        call = _Backward(func, geometry, runs_on, float_dtype(grad_output, x, weight), _check_needs(func, needs))
         _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
     return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
 

@@ -87,8 +87,8 @@ def conv2d(
     stride, dilation : int or tuple of int, default 1
         Step of the window, and distance between its taps; one number, or one for each axis.
     padding : int, tuple, or str, default 0
-        A number; one for each axis; a (before, after) pair for each axis; or ``"valid"``, ``"same"`` (ceil(size / stride)
-        outputs, the odd one after), ``"same_lower"`` (the odd one before), ``"full"``.
+        A number; one for each axis; a (before, after) pair for each axis; or ``"valid"``, ``"same"`` (ceil(size /
+        stride) outputs, the odd one after), ``"same_lower"`` (the odd one before), ``"full"``.
     groups : int, default 1
         Groups of channels that are convolved by themselves; ``groups == C_in`` is a depthwise convolution.
     padding_mode : str, default "constant"
@@ -107,8 +107,8 @@ def conv2d(
     Returns
     -------
     ndarray
-        ``(N, C_out, H', W')`` in the layout of x, of dtype ``np.result_type(x, weight, np.float32)``, or float16 where x
-        and weight promote to float16.
+        ``(N, C_out, H', W')`` in the layout of x, of dtype ``np.result_type(x, weight, np.float32)``, or float16
+        where x and weight promote to float16.
 
     Raises
     ------
@@ -121,8 +121,8 @@ def conv2d(
 
     References
     ----------
-    Goodfellow, Bengio, Courville: *Deep Learning*, MIT Press 2016, section 9.1. Dumoulin, Visin: *A guide to convolution
-    arithmetic for deep learning*, arXiv:1603.07285.
+    Goodfellow, Bengio, Courville: *Deep Learning*, MIT Press 2016, section 9.1. Dumoulin, Visin: *A guide to
+    convolution arithmetic for deep learning*, arXiv:1603.07285.
 
     Examples
     --------

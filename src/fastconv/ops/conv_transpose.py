@@ -33,7 +33,8 @@ def conv_transpose1d(
     x : array_like
         ``(N, C_in, W)``, with or without the batch; channels last by ``layout``.
     weight : array_like
-        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kw)``; channels last ``(kw, C_out/groups, C_in)``.
+        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kw)``;
+        channels last ``(kw, C_out/groups, C_in)``.
     bias : array_like, optional
         ``(C_out,)``.
     stride, padding, dilation, groups, layout, activation, out, backend
@@ -90,7 +91,8 @@ def conv_transpose2d(
     x : array_like
         ``(N, C_in, H, W)``, with or without the batch; channels last by ``layout``.
     weight : array_like
-        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kh, kw)``; channels last ``(kh, kw, C_out/groups, C_in)``.
+        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kh, kw)``;
+        channels last ``(kh, kw, C_out/groups, C_in)``.
     bias : array_like, optional
         ``(C_out,)``.
     stride, padding, dilation, groups, layout, activation, out, backend
@@ -147,7 +149,8 @@ def conv_transpose3d(
     x : array_like
         ``(N, C_in, D, H, W)``, with or without the batch; channels last by ``layout``.
     weight : array_like
-        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kd, kh, kw)``; channels last ``(kd, kh, kw, C_out/groups, C_in)``.
+        That of the convolution it is adjoint to: ``(C_in, C_out/groups, kd, kh, kw)``;
+        channels last ``(kd, kh, kw, C_out/groups, C_in)``.
     bias : array_like, optional
         ``(C_out,)``.
     stride, padding, dilation, groups, layout, activation, out, backend

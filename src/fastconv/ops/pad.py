@@ -113,15 +113,14 @@ def pad_backward(
     pad_geometry(func, gradient.shape, pad_width, mode)  # checks the arguments
     pads = _pairs(gradient.shape, pad_width)
     shape = tuple(n - lo - hi for n, (lo, hi) in zip(gradient.shape, pads, strict=True))
-    if any(n < 0 for n in shape) or any(
-        n == 0 and m for n, m in zip(shape, gradient.shape, strict=True) if mode != "constant"
-    ):
+    repeats = mode != "constant"  # which an empty axis has nothing for
+    if any(n < 0 or (n == 0 and m > 0 and repeats) for n, m in zip(shape, gradient.shape, strict=True)):
         raise GeometryError(
             f"{func}: grad_output of shape {gradient.shape} is no larger than its padding {pad_width!r}"
         )
     dtype = float_dtype(gradient)
     result = new_or_checked(func, out, shape, dtype, (gradient,))
-    dy = np.ascontiguousarray(native(gradient), dtype=kernel_dtype(dtype)).reshape(gradient.shape)
+    dy: Array = np.ascontiguousarray(native(gradient), dtype=kernel_dtype(dtype)).reshape(gradient.shape)
     for axes in _passes(pads):
         now = [p if a in axes else (0, 0) for a, p in enumerate(pads)]
         smaller = tuple(n - lo - hi for n, (lo, hi) in zip(dy.shape, now, strict=True))
@@ -145,9 +144,7 @@ def pad_spatial(backend: Backend, geometry: ConvGeometry, x: Array) -> Array:
     return padded
 
 
-def unpad_gradient(
-    backend: Backend, geometry: ConvGeometry, padded: Array, view: Array, *, turned: bool
-) -> None:
+def unpad_gradient(backend: Backend, geometry: ConvGeometry, padded: Array, view: Array, *, turned: bool) -> None:
     """Add the gradient of a padded input up into the unpadded one; both have five axes."""
     last = geometry.channels_last and not turned
     pads = ((0, 0), *geometry.padding, (0, 0)) if last else ((0, 0), (0, 0), *geometry.padding)
@@ -174,9 +171,7 @@ def _passes(pads: list[tuple[int, int]]) -> list[list[int]]:
     return [padded[i : i + 2] for i in range(0, len(padded), 2)] or [[]]
 
 
-def _pad_into(
-    backend: Backend, x: Array, pads: list[tuple[int, int]], mode: str, fill: Array, out: Array
-) -> None:
+def _pad_into(backend: Backend, x: Array, pads: list[tuple[int, int]], mode: str, fill: Array, out: Array) -> None:
     """Pad ``x`` into the contiguous ``out``: bits are copied, whatever they mean."""
     bits = np.dtype(f"u{x.dtype.itemsize}")
     groups = _passes(pads)
