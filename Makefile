@@ -1,0 +1,35 @@
+# What a newcomer needs, each target making its own environment first. PYTHON chooses the interpreter: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find src csrc -type f -not -name '*.so' -not -name '*.pyc' \
+	-not -name '_build_info.json' -not -path '*/__pycache__*' -not -path '*.egg-info*')
+OUTPUT := demo-output
+
+.DEFAULT_GOAL := help
+.PHONY: help demo bench bench-quick clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+# An environment with the extra of that name; made again when a source changed. Without a compiler it fails and says so.
+.DELETE_ON_ERROR:
+$(VENV)/.has-%: $(SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	FASTCONV_REQUIRE_CPP=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.has-demo  ## install, then run the demo on real photographs (pictures in demo-output/)
+	$(BIN)/fastconv demo --output $(OUTPUT)
+
+bench: $(VENV)/.has-bench  ## every layer of every network, every backend, forward, backward, pooling, padding
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-json=.benchmarks/bench.json
+
+bench-quick: $(VENV)/.has-bench  ## the same in short, under two minutes
+	$(BIN)/python -m pytest benchmarks --quick
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist $(OUTPUT) .benchmarks src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
