@@ -14,6 +14,9 @@ The contract. Every array that reaches a backend has been checked and prepared b
 - padding is implicit: positions outside the input count as zero (convolution), as the least value (max pooling),
   as absent or zero (average pooling: divide by the product of ``geometry.window_counts``, zero counts giving zero).
 - NaN: the first NaN of a window is its maximum. Ties: the first position in row-major order is the index.
+- activations and optimizer updates get flat arrays; batch normalisation sees its data as ``(outer, C, inner)``, where
+  inner is 1 if the channels are last, and its statistics and parameters as ``(C,)`` of the data's dtype. These methods
+  are optional: what a backend does not bring is composed of NumPy calls (``composed``).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import PADDING_MODES, ConvGeometry, PadGeometry, PoolGeometry
+from . import composed
 
 __all__ = ["ACTIVATIONS", "FLOATS", "TIES", "Algorithm", "Array", "Backend", "ConvRun"]
 
@@ -172,6 +176,72 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def col2im(self, geometry: ConvGeometry, columns: Array, out: Array) -> None:
         """Adjoint of ``im2col`` on floats: add every column back to where it came from."""
+
+    # -- activations, batch normalisation, optimizer updates: optional; C-contiguous, aligned, native float32 or float64
+
+    def activate(self, x: Array, activation: str, out: Array) -> None:
+        """Activation by name (PyTorch's definitions) of a flat array; ``out`` may be ``x`` itself."""
+        composed.activate(x, activation, out)
+
+    def activation_backward(self, grad_output: Array, x: Array, activation: str, dx: Array) -> None:
+        """Gradient to the pre-activation ``x``; flat arrays, ``dx`` may be ``grad_output`` or ``x`` itself."""
+        composed.activation_backward(grad_output, x, activation, dx)
+
+    def batch_norm(self, x: Array, mean: Array, scale: Array, bias: Array, activation: str | None, out: Array) -> None:
+        """``(x - mean) * scale + bias`` for each channel, then the activation."""
+        composed.batch_norm(x, mean, scale, bias, activation, out)
+
+    def batch_norm_train(
+        self, x: Array, weight: Array, bias: Array, eps: float, activation: str | None, out: Array,
+        mean: Array, var: Array,
+    ) -> None:  # fmt: skip
+        """Normalise by the mean and biased variance over outer and inner, which are written to ``mean`` and ``var``.
+
+        Sums are float64, the variance is computed about the mean; outer * inner is at least one.
+        """
+        composed.batch_norm_train(x, weight, bias, eps, activation, out, mean, var)
+
+    def batch_norm_backward(
+        self, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float,
+        activation: str | None, dx: Array, dweight: Array, dbias: Array,
+    ) -> None:  # fmt: skip
+        """Gradients of ``batch_norm_train``, through mean and variance; ``grad_output`` is after the activation.
+
+        The pre-activation is computed again from ``x`` and the statistics.
+        """
+        composed.batch_norm_backward(grad_output, x, weight, bias, mean, var, eps, activation, dx, dweight, dbias)
+
+    def sgd_update(
+        self, param: Array, grad: Array, velocity: Array | None, lr: float, momentum: float, nesterov: bool,
+        decay: float,
+    ) -> None:  # fmt: skip
+        """In place and in this order: ``param -= decay * param``; ``step = lr * grad``; with a velocity
+
+        ``velocity = momentum * velocity - step`` and ``param += velocity`` (nesterov: ``momentum * velocity - step``),
+        without one ``param -= step``.
+        """
+        composed.sgd_update(param, grad, velocity, lr, momentum, nesterov, decay)
+
+    def rmsprop_update(
+        self, param: Array, grad: Array, square: Array, mean: Array | None, velocity: Array | None, lr: float,
+        rho: float, momentum: float, eps: float, decay: float,
+    ) -> None:  # fmt: skip
+        """In place: ``param -= decay * param``; the averages ``square`` and ``mean`` move by ``1 - rho``;
+
+        ``step = lr * grad / sqrt(square - mean**2 + eps)``; with a velocity ``velocity = momentum * velocity + step``
+        and ``param -= velocity``, without one ``param -= step``. Without ``mean`` it counts as zero.
+        """
+        composed.rmsprop_update(param, grad, square, mean, velocity, lr, rho, momentum, eps, decay)
+
+    def adam_update(
+        self, param: Array, grad: Array, m: Array, v: Array, alpha: float, beta1: float, beta2: float, eps: float,
+        decay: float, l2: float,
+    ) -> None:  # fmt: skip
+        """In place: ``param -= decay * param``; ``g = grad + l2 * param``; ``m += (g - m) * (1 - beta1)``;
+
+        ``v += (g * g - v) * (1 - beta2)``; ``param -= alpha * m / (sqrt(v) + eps)``.
+        """
+        composed.adam_update(param, grad, m, v, alpha, beta1, beta2, eps, decay, l2)
 
 
 class _PlainRun:
