@@ -5,6 +5,14 @@ from __future__ import annotations
 from ._version import __version__
 from .backends import get_backend, list_backends, set_backend, use_backend
 from .errors import BackendUnavailableError, DTypeError, FastconvError, GeometryError, UnknownNameError
+from .ops.avg_pool import (
+    avg_pool1d,
+    avg_pool1d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool3d,
+    avg_pool3d_backward,
+)
 from .ops.conv import ConvGrads, conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
 from .ops.conv_transpose import (
     conv_transpose1d,
@@ -15,6 +23,17 @@ from .ops.conv_transpose import (
     conv_transpose3d_backward,
 )
 from .ops.pad import pad, pad_backward
+from .ops.pool import (
+    max_pool1d,
+    max_pool1d_backward,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_backward,
+    max_pool3d_with_indices,
+)
 from .threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -25,6 +44,12 @@ __all__ = [
     "GeometryError",
     "UnknownNameError",
     "__version__",
+    "avg_pool1d",
+    "avg_pool1d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool3d",
+    "avg_pool3d_backward",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -40,6 +65,15 @@ __all__ = [
     "get_backend",
     "get_num_threads",
     "list_backends",
+    "max_pool1d",
+    "max_pool1d_backward",
+    "max_pool1d_with_indices",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_with_indices",
+    "max_pool3d",
+    "max_pool3d_backward",
+    "max_pool3d_with_indices",
     "pad",
     "pad_backward",
     "set_backend",

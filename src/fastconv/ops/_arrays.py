@@ -16,6 +16,7 @@ __all__ = [
     "Frame",
     "Memo",
     "call_key",
+    "check_grad",
     "check_out",
     "float_dtype",
     "kernel_dtype",
@@ -90,6 +91,12 @@ def new_or_checked(
 ) -> Array:
     """A new array for the result, or the user's after its check."""
     return np.empty(shape, dtype) if out is None else check_out(func, out, shape, dtype, inputs, name)
+
+
+def check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:
+    """Refuse a gradient that has not the shape of the result."""
+    if grad_output.shape != shape:
+        raise GeometryError(f"{func}: grad_output must have shape {shape}, received {grad_output.shape}")
 
 
 GeometryT = TypeVar("GeometryT", ConvGeometry, PoolGeometry)

@@ -11,7 +11,7 @@ from ..backends import registry
 from ..backends.protocol import Array, Backend
 from ..errors import GeometryError, UnknownNameError
 from ..geometry import ConvGeometry, conv_geometry, conv_transpose_geometry
-from ._arrays import Frame, Memo, call_key, float_dtype, kernel_dtype, new_or_checked, real_array
+from ._arrays import Frame, Memo, call_key, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
@@ -78,11 +78,6 @@ def _check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
     return out
 
 
-def _check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:
-    if grad_output.shape != shape:
-        raise GeometryError(f"{func}: grad_output must have shape {shape}, received {grad_output.shape}")
-
-
 # ------------------------------------------------------------------------------------- calls, checked and kept
 
 
@@ -138,7 +133,7 @@ class _Backward:
 
     def __call__(self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any]) -> ConvGrads:
         func, frame, g = self.func, self.frame, self.given
-        _check_grad(func, grad_output, frame.shape(x, self.out_shape))
+        check_grad(func, grad_output, frame.shape(x, self.out_shape))
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.out_channels,))
         dx, dw, db = (
@@ -225,7 +220,7 @@ class _TransposedBackward:
 
     def __call__(self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any]) -> ConvGrads:
         func, frame, g = self.func, self.frame, self.frame.given
-        _check_grad(func, grad_output, frame.shape(x, self.y_shape))
+        check_grad(func, grad_output, frame.shape(x, self.y_shape))
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.in_channels,))
         dx, dw, db = (

@@ -1,0 +1,235 @@
+"""What stands behind max and average pooling: arguments are checked once, and the checked call is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..backends import registry
+from ..backends.protocol import TIES, Array, Backend
+from ..errors import UnknownNameError
+from ..geometry import PoolGeometry, pool_geometry
+from ._arrays import Frame, Memo, call_key, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
+
+__all__ = ["avg_pool", "avg_pool_backward", "check_ties", "least", "max_pool", "max_pool_backward"]
+
+_INT64 = np.dtype(np.int64)
+_memo = Memo()
+
+
+def least(dtype: np.dtype[Any]) -> Any:
+    """What a maximum over nothing is: -inf, False, or the least integer."""
+    if dtype.kind == "f":
+        return dtype.type(-np.inf)
+    return dtype.type(False) if dtype.kind == "b" else np.iinfo(dtype).min
+
+
+def check_ties(func: str, ties: Any) -> None:
+    """Refuse a rule for ties outside the closed list."""
+    if ties not in TIES:
+        raise UnknownNameError(f"{func}: ties must be one of {', '.join(TIES)}, received {ties!r}")
+
+
+# ------------------------------------------------------------------------------------- calls, checked and kept
+
+
+def _exact_route(backend: Backend, dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The smallest dtype that the backend's max pooling takes and that holds every value of ``dtype``."""
+    if dtype in backend.max_pool_dtypes:
+        return dtype
+    bits = 0 if dtype.kind == "f" else np.iinfo(dtype).bits - (dtype.kind == "i")
+    for candidate in sorted(backend.max_pool_dtypes, key=lambda d: d.itemsize):
+        if candidate.kind == "f":
+            fits = dtype.itemsize < candidate.itemsize if dtype.kind == "f" else bits <= np.finfo(candidate).nmant + 1
+        else:
+            fits = np.can_cast(dtype, candidate, "safe")
+        if fits:
+            return candidate
+    return None
+
+
+class _Max:
+    """Max pooling of one geometry and dtype; whatever the backend lacks goes by an exact detour."""
+
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, dtype: np.dtype[Any]) -> None:
+        self.func, self.backend = func, backend
+        self.dtype = dtype.newbyteorder("=")
+        route = _exact_route(backend, np.dtype(np.uint8) if dtype.kind == "b" else self.dtype)
+        # 64-bit integers that no float holds are pooled by their ranks, which are small
+        self.by_rank = route is None
+        self.frame = Frame(backend, geometry, np.dtype(np.float64) if route is None else route)
+        self.out_shape = geometry.out_shape(1)
+        inside = replace(geometry, count_include_pad=False)
+        empty = [np.flatnonzero(inside.window_counts(axis) == 0) for axis in range(3)]
+        detour = self.frame.dtype != self.dtype and dtype.kind in "iu"
+        # a backend's "least value" is that of the dtype it sees: windows of padding alone are mended after a detour
+        self.padding_only = [(axis, where) for axis, where in enumerate(empty) if where.size] if detour else []
+
+    def __call__(self, x: Array, out: Array | None, indices: Array | None, want_indices: bool) -> tuple[Array, Any]:
+        frame = self.frame
+        shape = frame.shape(x, self.out_shape)
+        out = new_or_checked(self.func, out, shape, self.dtype, (x, indices))
+        found = new_or_checked(self.func, indices, shape, _INT64, (x, out), "out[1]") if want_indices else None
+        result = out
+        if self.dtype.kind == "b":
+            x, out = x.view(np.uint8), out.view(np.uint8)
+        if self.by_rank:
+            values, ranks = np.unique(x, return_inverse=True)
+            ranked = np.empty(shape, np.float64)
+            self._run(ranks.reshape(x.shape), ranked, found)
+            out[...] = values[np.maximum(ranked, 0).astype(np.intp)] if values.size else 0
+        else:
+            self._run(x, out, found)
+        for axis, where in self.padding_only:
+            view = frame.view(out)
+            first = 1 if frame.geometry.channels_last else 2
+            view[(slice(None),) * (first + axis) + (where,)] = least(self.dtype)
+        return result, found
+
+    def _run(self, x: Array, out: Array, indices: Array | None) -> None:
+        frame = self.frame
+        x5 = frame.data(x)
+        if indices is None:
+            frame.into(frame.view(out), lambda y: self.backend.max_pool(frame.geometry, x5, y, None))
+            return
+        view = frame.view(indices)
+        plain = view.flags.c_contiguous and view.flags.aligned
+        into = view if plain else np.empty(view.shape, np.int64)
+        frame.into(frame.view(out), lambda y: self.backend.max_pool(frame.geometry, x5, y, into))
+        if not plain:
+            view[...] = into
+
+
+class _MaxBackward:
+    """The gradient of a max pooling."""
+
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, result: np.dtype[Any], ties: str) -> None:
+        self.func, self.backend, self.result, self.ties = func, backend, result, ties
+        self.frame = Frame(backend, geometry, kernel_dtype(result))
+        self.out_shape = geometry.out_shape(1)
+
+    def __call__(self, grad_output: Array, x: Array, out: Array | None) -> Array:
+        frame = self.frame
+        check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
+        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output, x))
+        if x.dtype.kind in "iu" and x.dtype.itemsize == 8:  # ranks compare as the integers do, floats might not
+            x = np.unique(x, return_inverse=True)[1].reshape(x.shape)
+        dy, x5 = frame.data(grad_output), frame.data(x)
+        frame.into(frame.view(out), lambda dx: self.backend.max_pool_backward(frame.geometry, dy, x5, self.ties, dx))
+        return out
+
+
+class _Average:
+    """Average pooling of one geometry."""
+
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, result: np.dtype[Any]) -> None:
+        self.func, self.backend, self.result = func, backend, result
+        self.frame = Frame(backend, geometry, kernel_dtype(result))
+        self.out_shape = geometry.out_shape(1)
+
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        frame = self.frame
+        out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x,))
+        x5 = frame.data(x)
+        frame.into(frame.view(out), lambda y: self.backend.avg_pool(frame.geometry, x5, y))
+        return out
+
+    def backward(self, grad_output: Array, x: Array, out: Array | None) -> Array:
+        frame = self.frame
+        check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
+        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output,))
+        dy = frame.data(grad_output)
+        frame.into(frame.view(out), lambda dx: self.backend.avg_pool_backward(frame.geometry, dy, dx))
+        return out
+
+
+# ------------------------------------------------------------------------- any rank, from arguments to a call
+
+
+def max_pool(
+    rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any,
+    out: Any, backend: Any, func: str = "", with_indices: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    func = func or f"max_pool{rank}d{'_with_indices' * with_indices}"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers, names = (rank, kernel_size, stride, padding, dilation, ceil_mode), ("max", func, layout, runs_on)
+    indices = None
+    if with_indices and out is not None:
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(
+                f"{func}: out must be a tuple (y, indices) of arrays or None, received {type(out).__name__}"
+            )
+        out, indices = out
+    call = _memo.find(call_key(numbers, names, x))
+    if call is None:
+        x = real_array(func, "x", x)
+        geometry = pool_geometry(
+            func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
+            layout=layout,
+        )  # fmt: skip
+        call = _Max(func, geometry, runs_on, x.dtype)
+        _memo.keep(call_key(numbers, names, x), call)
+    return call(x, out, indices, with_indices)  # type: ignore[no-any-return]
+
+
+def max_pool_backward(
+    rank: int, grad_output: Any, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any,
+    layout: Any, ties: Any, out: Any, backend: Any, func: str = "",
+) -> Array:  # fmt: skip
+    func = func or f"max_pool{rank}d_backward"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers = (rank, kernel_size, stride, padding, dilation, ceil_mode)
+    names = ("max backward", func, ties, layout, runs_on)
+    call = _memo.find(call_key(numbers, names, grad_output, x))
+    if call is None:
+        grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
+        check_ties(func, ties)
+        geometry = pool_geometry(
+            func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
+            layout=layout,
+        )  # fmt: skip
+        call = _MaxBackward(func, geometry, runs_on, float_dtype(grad_output, x), ties)
+        _memo.keep(call_key(numbers, names, grad_output, x), call)
+    return call(grad_output, x, out)  # type: ignore[no-any-return]
+
+
+def avg_pool(
+    rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any, count_include_pad: Any,
+    layout: Any, out: Any, backend: Any, func: str = "",
+) -> Array:  # fmt: skip
+    func = func or f"avg_pool{rank}d"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    names = ("average", func, layout, runs_on)
+    call = _memo.find(call_key(numbers, names, x))
+    if call is None:
+        x = real_array(func, "x", x)
+        geometry = pool_geometry(
+            func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad, layout=layout,
+        )  # fmt: skip
+        call = _Average(func, geometry, runs_on, float_dtype(x))
+        _memo.keep(call_key(numbers, names, x), call)
+    return call(x, out)  # type: ignore[no-any-return]
+
+
+def avg_pool_backward(
+    rank: int, grad_output: Any, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any,
+    count_include_pad: Any, layout: Any, out: Any, backend: Any, func: str = "",
+) -> Array:  # fmt: skip
+    func = func or f"avg_pool{rank}d_backward"
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    names = ("average backward", func, layout, runs_on)
+    call = _memo.find(call_key(numbers, names, grad_output, x))
+    if call is None:
+        grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
+        geometry = pool_geometry(
+            func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad, layout=layout,
+        )  # fmt: skip
+        call = _Average(func, geometry, runs_on, float_dtype(grad_output, x))
+        _memo.keep(call_key(numbers, names, grad_output, x), call)
+    return call.backward(grad_output, x, out)  # type: ignore[no-any-return]
