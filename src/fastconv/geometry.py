@@ -295,9 +295,10 @@ def _windows(
                 if n
                 else f"{func}: x is empty along {name}, there is no position for a window"
             )
-        count = (-(-room // s) if ceil_mode else room // s) + 1
-        if ceil_mode and (count - 1) * s >= n + lo:  # a window that would start in the padding after is dropped
-            count -= 1
+        count = room // s + 1
+        # ceil_mode adds a window that reaches past the padded input, but none that starts in the padding after it
+        if ceil_mode and room % s and count * s < n + lo:
+            count += 1
         out.append(count)
     return tuple(out)
 

@@ -1,0 +1,112 @@
+"""Gradients of convolution: against PyTorch in float64, against finite differences, and as the adjoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+from support import function, pairs
+
+import fastconv
+from fastconv.testing import CONV_CASES, ConvCase, assert_close, conv_inputs, tolerance, values
+
+EXACT = 1 << 24  # integers up to here are float32 numbers: sums below it are exact in any order
+
+
+def _outputs(shape: tuple[int, ...], case: ConvCase) -> int:
+    """Positions of the result: the terms of every weight's gradient."""
+    return int(np.prod(shape)) // max(1, case.k)
+
+
+@pytest.mark.parametrize("kind", ["integers", "normal"])
+@pytest.mark.parametrize(("case", "backend"), pairs(CONV_CASES), indirect=["backend"])
+def test_gradients(case: ConvCase, backend: str, kind: str) -> None:
+    x, w, _ = conv_inputs(case, kind)
+    dy, expected, magnitudes = oracles.conv_gradients(case, kind)
+    found = function("conv", case.rank, "_backward")(dy, x, w, **case.keywords, backend=backend)
+    positions = _outputs(dy.shape, case)
+    to_input = case.k // case.groups * int(np.prod(case.kernel))
+    if case.padding_mode != "constant":  # copies of one element are summed up as well
+        to_input *= int(np.prod([1 + sum(p) for p in oracles.case_pads(case)]))
+    for name, terms, result, right, magnitude in zip(
+        found._fields, (to_input, positions, positions), found, expected, magnitudes, strict=True
+    ):
+        assert result.dtype == case.dtype
+        if kind == "integers":
+            assert magnitude.max(initial=0) < EXACT
+        allowed = tolerance(case.dtype, terms, magnitude, exact=kind == "integers", random=True)
+        assert_close(result, right, allowed, f"{name} of {case.name}")
+
+
+@pytest.mark.parametrize("needs", [("x",), ("weight",), ("bias",), ("weight", "bias"), ("x", "bias"), ()])
+def test_needs(backend: str, needs: tuple[str, ...]) -> None:
+    """Only what is asked for, and the same numbers as when all is asked for."""
+    x, w = values("integers", (2, 3, 6, 7), "float32", "x"), values("integers", (4, 3, 3, 3), "float32", "w")
+    dy = values("integers", (2, 4, 4, 5), "float32", "dy")
+    every = fastconv.conv2d_backward(dy, x, w, backend=backend)
+    some = fastconv.conv2d_backward(dy, x, w, needs=needs, backend=backend)
+    for name in ("x", "weight", "bias"):
+        found = getattr(some, name)
+        if name in needs:
+            assert_close(found, getattr(every, name), 0, name)
+        else:
+            assert found is None
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_finite_differences(backend: str, layout: str) -> None:
+    """The loss sum(dy * conv) is linear in each argument: its slope along a direction is exact but for rounding."""
+    case = ConvCase((7, 8), (3, 2), c=4, k=6, stride=(2, 1), padding=((1, 0), (2, 1)), groups=2, dilation=(1, 2),
+                    channels_last=layout == "NHWC", dtype="float64")  # fmt: skip
+    x, w, b = conv_inputs(case, "normal")
+    dy = oracles.conv_gradients(case, "normal")[0]
+    grads = fastconv.conv2d_backward(dy, x, w, **case.keywords, backend=backend)
+
+    def loss(*arrays: np.ndarray) -> float:
+        return float((dy * fastconv.conv2d(*arrays, **case.keywords, backend=backend)).sum())
+
+    step = 0.125
+    magnitude = float((abs(dy) * oracles.conv(case, "normal")[1]).sum())
+    for i, grad in enumerate(grads):
+        direction = values("normal", grad.shape, "float64", f"direction{i}")
+        there, back = [x, w, b], [x, w, b]
+        there[i] = there[i] + step * direction
+        back[i] = back[i] - step * direction
+        slope = (loss(*there) - loss(*back)) / (2 * step)
+        allowed = tolerance("float64", dy.size + case.terms, np.array(magnitude / step))
+        assert_close(np.array((grad * direction).sum()), np.array(slope), allowed, grads._fields[i])
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric", "wrap"])
+def test_adjoint(backend: str, mode: str) -> None:
+    """<conv x, y> = <x, backward y>, with integers exactly."""
+    case = ConvCase(
+        (9, 6), (3, 3), c=4, k=6, padding=((2, 1), (1, 2)), stride=(2, 1), padding_mode=mode, dtype="float64"
+    )
+    x, w, _ = conv_inputs(case, "integers")
+    y = fastconv.conv2d(x, w, **case.keywords, backend=backend)
+    dy = values("integers", y.shape, "float64", "adjoint")
+    grads = fastconv.conv2d_backward(dy, x, w, **case.keywords, backend=backend)
+    assert (y * dy).sum() == (x * grads.x).sum() == (w * grads.weight).sum()
+
+
+def test_by_hand(backend: str) -> None:
+    x, w = np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[[10.0, 1.0]]])
+    dx, dw, db = fastconv.conv1d_backward(np.array([[[1.0, 2.0]]]), x, w, stride=2, backend=backend)
+    assert dx.tolist() == [[[10.0, 1.0, 20.0, 2.0]]]
+    assert dw.tolist() == [[[7.0, 10.0]]]
+    assert db.tolist() == [3.0]
+
+
+def test_out(backend: str) -> None:
+    """Three arrays to write to, any of them None, any strides."""
+    x, w = values("integers", (2, 3, 6, 7), "float32", "x"), values("integers", (4, 3, 3, 3), "float32", "w")
+    dy = values("integers", (2, 4, 4, 5), "float32", "dy")
+    expected = fastconv.conv2d_backward(dy, x, w, backend=backend)
+    dx = np.full((2, 3, 6, 14), np.nan, np.float32)[..., ::2]
+    dw = np.full((3, 3, 3, 4), np.nan, np.float32).transpose(3, 2, 0, 1)[:, :, ::-1]
+    found = fastconv.conv2d_backward(dy, x, w, out=(dx, dw, None), backend=backend)
+    assert found.x is dx
+    assert found.weight is dw
+    for result, right in zip(found, expected, strict=True):
+        assert_close(result, right)
