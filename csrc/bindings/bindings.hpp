@@ -4,10 +4,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
 namespace fastconv {
 
 namespace py = pybind11;
 
+void register_conv(py::module_& m);
 void register_runtime(py::module_& m);
 
 // A new C-contiguous array; large ones take their memory from the cache of freed blocks.

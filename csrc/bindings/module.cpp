@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m) {
         "Compiled kernels of fastconv. Inputs are checked for memory safety only: use fastconv's public "
         "functions.";
     fastconv::register_runtime(m);
+    fastconv::register_conv(m);
 }

@@ -1,0 +1,198 @@
+// The register tiles themselves; the contract stands in microkernel_kernels.hpp.
+//
+// AVX-512 has 32 registers: 6 x 4 vectors for pixels in lanes (24 sums, 4 inputs, 1 weight), 14 x 2 for
+// channels in lanes (28 sums, 2 weights, 1 input). With 16 registers (AVX2, SSE2): 6 x 2 both ways. Loads per
+// FMA cycle are 10 per 12 and 16 per 14, so both run at the rate of the FMA units. At most 31 registers are
+// live: compilers spill when a kernel needs all.
+#pragma once
+
+#include "algorithms/microkernel_kernels.hpp"
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+constexpr bool kManyRegisters = kRegisters >= 32;
+constexpr int kPixelVectors = kManyRegisters ? 4 : 2;
+constexpr int kChannelRows = kManyRegisters ? 14 : 6;
+
+// Every register of the tile, unrolled.
+#define FASTCONV_EACH(rows, vectors)                                    \
+    _Pragma(FASTCONV_TEXT(GCC unroll rows)) for (int r = 0; r < R; r++) \
+        _Pragma(FASTCONV_TEXT(GCC unroll vectors)) for (int j = 0; j < N; j++)
+#define FASTCONV_TEXT(x) #x
+
+// The last vector of a row may be part of one.
+template <class V>
+FASTCONV_INLINE V load_last(const scalar_of<V>* p, Mask<V> tail, bool last) {
+    return last ? load<V>(p, tail) : load<V>(p);
+}
+
+template <class V>
+FASTCONV_INLINE void store_last(scalar_of<V>* p, V v, Mask<V> tail, bool last) {
+    last ? store(p, v, tail) : store(p, v);
+}
+
+// NaN stays NaN: the comparisons are false for it.
+template <class V, int R, int N>
+FASTCONV_INLINE void clamp_all(V (&sum)[R][N], Clamp clamp) {
+    if (clamp == Clamp::none) return;
+    const V zero{};
+    FASTCONV_EACH(14, 4) sum[r][j] = sum[r][j] < zero ? zero : sum[r][j];
+    if (clamp == Clamp::relu) return;
+    const V six = broadcast<V>(6);
+    FASTCONV_EACH(14, 4) sum[r][j] = sum[r][j] > six ? six : sum[r][j];
+}
+
+template <class T, int R, int N>
+void pixel_tile(const PixelTile<T>& t) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    V sum[R][N] = {};
+    const T* const x = t.x;
+    const int64_t* const offsets = t.offsets;
+    const T* w[R];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) w[r] = t.w + r * t.w_row;
+    const int64_t steps = t.steps;
+    for (int64_t i = 0; i < steps; i++) {
+        const T* const p = x + offsets[i];
+        V in[N];
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) in[j] = load<V>(p + j * L);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const V weight = broadcast<V>(w[r][i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) sum[r][j] += weight * in[j];
+        }
+    }
+    const auto tail = mask<V>(t.pixels - (N - 1) * L);
+    if (t.partial != nullptr) {
+        FASTCONV_EACH(6, 4) sum[r][j] = load<V>(t.partial + r * t.partial_row + j * L) + sum[r][j];
+    }
+    if (t.bias != nullptr) {
+        FASTCONV_EACH(6, 4) sum[r][j] = sum[r][j] + broadcast<V>(t.bias[r]);
+    }
+    if (t.add != nullptr) {
+        FASTCONV_EACH(6, 4)
+        sum[r][j] = sum[r][j] + load_last<V>(t.add + r * t.out_row + j * L, tail, j == N - 1);
+    }
+    clamp_all<V, R, N>(sum, t.clamp);
+    FASTCONV_EACH(6, 4) store_last(t.out + r * t.out_row + j * L, sum[r][j], tail, j == N - 1);
+}
+
+// One step of a channel tile: `base` points at every third row, so that three rows share a pointer and the
+// whole tile needs few address registers.
+template <class T, int R, int N, class V>
+FASTCONV_INLINE void channel_step(V (&sum)[R][N], const T* const* base, int64_t row, int step, const T* w) {
+    V weight[N];
+#pragma GCC unroll 2
+    for (int j = 0; j < N; j++) weight[j] = load<V>(w + j * lanes_of<V>);
+#pragma GCC unroll 14
+    for (int r = 0; r < R; r++) {
+        const V in = broadcast<V>(base[r / 3][r % 3 * row + step]);
+#pragma GCC unroll 2
+        for (int j = 0; j < N; j++) sum[r][j] += in * weight[j];
+    }
+}
+
+template <class T, int R, int N>
+void channel_tile(const ChannelTile<T>& t) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    constexpr int B = (R + 2) / 3;
+    V sum[R][N] = {};
+    const T* w = t.w;
+    const int64_t row = t.x_row;
+    for (int64_t s = 0; s < t.segments; s++) {
+        const T* base[B];
+#pragma GCC unroll 5
+        for (int b = 0; b < B; b++) base[b] = t.x + t.offsets[s] + 3 * b * row;
+        int64_t i = 0;
+        for (; i + 4 <= t.length; i += 4) {
+#pragma GCC unroll 4
+            for (int u = 0; u < 4; u++) channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
+#pragma GCC unroll 5
+            for (int b = 0; b < B; b++) base[b] += 4;
+            w += 4 * N * L;
+        }
+        for (; i < t.length; i++) {
+            channel_step<T, R, N, V>(sum, base, row, 0, w);
+#pragma GCC unroll 5
+            for (int b = 0; b < B; b++) base[b] += 1;
+            w += N * L;
+        }
+    }
+    const auto tail = mask<V>(t.channels - (N - 1) * L);
+    if (t.accumulate) {
+        FASTCONV_EACH(14, 2)
+        sum[r][j] = load_last<V>(t.out + r * t.out_row + j * L, tail, j == N - 1) + sum[r][j];
+    }
+    if (t.bias != nullptr) {
+        V bias[N];
+#pragma GCC unroll 2
+        for (int j = 0; j < N; j++) bias[j] = load_last<V>(t.bias + j * L, tail, j == N - 1);
+        FASTCONV_EACH(14, 2) sum[r][j] = sum[r][j] + bias[j];
+    }
+    if (t.add != nullptr) {
+        FASTCONV_EACH(14, 2)
+        sum[r][j] = sum[r][j] + load_last<V>(t.add + r * t.out_row + j * L, tail, j == N - 1);
+    }
+    clamp_all<V, R, N>(sum, t.clamp);
+    FASTCONV_EACH(14, 2) store_last(t.out + r * t.out_row + j * L, sum[r][j], tail, j == N - 1);
+}
+
+#undef FASTCONV_EACH
+
+#define FASTCONV_PIXEL_ROW(T, R) \
+    {nullptr,                    \
+     pixel_tile<T, R, 1>,        \
+     pixel_tile<T, R, 2>,        \
+     pixel_tile < T,             \
+     R,                          \
+     kManyRegisters ? 3 : 2 >,   \
+     pixel_tile<T, R, kPixelVectors>}
+#define FASTCONV_CHANNEL_ROW(T, R)                                       \
+    {nullptr, channel_tile<T, (R < kChannelRows ? R : kChannelRows), 1>, \
+     channel_tile<T, (R < kChannelRows ? R : kChannelRows), 2>}
+
+template <class T>
+constexpr Micro<T> make_micro() {
+    return {kLanes<T>,
+            kMaxPixelRows,
+            kPixelVectors,
+            kChannelRows,
+            kMaxChannelVectors,
+            {{},
+             FASTCONV_PIXEL_ROW(T, 1),
+             FASTCONV_PIXEL_ROW(T, 2),
+             FASTCONV_PIXEL_ROW(T, 3),
+             FASTCONV_PIXEL_ROW(T, 4),
+             FASTCONV_PIXEL_ROW(T, 5),
+             FASTCONV_PIXEL_ROW(T, 6)},
+            {{},
+             FASTCONV_CHANNEL_ROW(T, 1),
+             FASTCONV_CHANNEL_ROW(T, 2),
+             FASTCONV_CHANNEL_ROW(T, 3),
+             FASTCONV_CHANNEL_ROW(T, 4),
+             FASTCONV_CHANNEL_ROW(T, 5),
+             FASTCONV_CHANNEL_ROW(T, 6),
+             FASTCONV_CHANNEL_ROW(T, 7),
+             FASTCONV_CHANNEL_ROW(T, 8),
+             FASTCONV_CHANNEL_ROW(T, 9),
+             FASTCONV_CHANNEL_ROW(T, 10),
+             FASTCONV_CHANNEL_ROW(T, 11),
+             FASTCONV_CHANNEL_ROW(T, 12),
+             FASTCONV_CHANNEL_ROW(T, 13),
+             FASTCONV_CHANNEL_ROW(T, 14)}};
+}
+
+#undef FASTCONV_PIXEL_ROW
+#undef FASTCONV_CHANNEL_ROW
+
+}  // namespace
+
+const MicroKernels micro_kernels = {make_micro<float>(), make_micro<double>()};
+
+FASTCONV_END_ISA

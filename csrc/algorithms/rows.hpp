@@ -1,0 +1,151 @@
+// Rows in and out; see rows_kernels.hpp.
+#pragma once
+
+#include "algorithms/rows_kernels.hpp"
+#include "algorithms/vector_math.hpp"
+#include "simd/vec.hpp"
+
+extern "C" {  // libm, by name: <cmath> would bring inline functions into this file
+float erfcf(float);
+double erfc(double);
+}
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+FASTCONV_INLINE float erfc_scalar(float x) { return ::erfcf(x); }
+FASTCONV_INLINE double erfc_scalar(double x) { return ::erfc(x); }
+
+template <class T, int Stride>
+FASTCONV_INLINE void copy_strided(const T* FASTCONV_RESTRICT from, T* FASTCONV_RESTRICT to, int64_t n) {
+    for (int64_t j = 0; j < n; j++) to[j] = from[j * Stride];
+}
+
+template <class T>
+void pack_row(const T* row, int64_t n_in, PadMode mode, int64_t first, int64_t stride, T* dst, int64_t n) {
+    const auto border = [&](int64_t from, int64_t to) {
+        for (int64_t j = from; j < to; j++) {
+            const int64_t source = axis_source(mode, n_in, first + j * stride);
+            dst[j] = source < 0 ? T(0) : row[source];
+        }
+    };
+    int64_t low = first < 0 ? (-first + stride - 1) / stride : 0;
+    int64_t high = n_in > first ? (n_in - first + stride - 1) / stride : 0;  // the first j beyond the row
+    low = low < n ? low : n;
+    high = high < n ? high : n;
+    high = high > low ? high : low;
+    border(0, low);
+    const T* from = row + first + low * stride;
+    if (stride == 1) {
+        copy_strided<T, 1>(from, dst + low, high - low);
+    } else if (stride == 2) {
+        copy_strided<T, 2>(from, dst + low, high - low);
+    } else {
+        for (int64_t j = 0; j < high - low; j++) dst[low + j] = from[j * stride];
+    }
+    border(high, n);
+}
+
+template <class V>
+FASTCONV_INLINE V activated(Activation activation, V v) {
+    using T = scalar_of<V>;
+    const V zero{}, six = broadcast<V>(6);
+    switch (activation) {
+        case Activation::none:
+            return v;
+        case Activation::relu:
+            return v < zero ? zero : v;
+        case Activation::relu6:
+            v = v < zero ? zero : v;
+            return v > six ? six : v;
+        case Activation::leaky_relu:
+            return v < zero ? v * broadcast<V>(T(0.01)) : v;
+        case Activation::sigmoid:
+            return sigmoid_of(v);
+        case Activation::tanh:
+            return tanh_of(v);
+        case Activation::silu:
+            return v * sigmoid_of(v);
+        case Activation::hard_swish: {
+            V gate = v + broadcast<V>(3);
+            gate = gate < zero ? zero : gate;
+            gate = gate > six ? six : gate;
+            return v * gate / six;
+        }
+        case Activation::gelu: {
+            V tail = v * broadcast<V>(T(-0.70710678118654752440));
+            for (int i = 0; i < lanes_of<V>; i++) tail[i] = erfc_scalar(tail[i]);
+            return v * broadcast<V>(T(0.5)) * tail;
+        }
+    }
+    return v;
+}
+
+// The switch stands outside the loop: one loop per activation.
+template <class T, Activation A>
+void finish_rows(const T* tile, int64_t tile_row, int64_t rows, const Segment* segments, int64_t count,
+                 const T* add, T* out, int64_t out_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t s = 0; s < count; s++) {
+            const T* from = tile + r * tile_row + segments[s].from;
+            T* to = out + r * out_row + segments[s].to;
+            const T* plus = add == nullptr ? nullptr : add + r * out_row + segments[s].to;
+            for (int64_t i = 0; i < segments[s].count; i += L) {
+                const auto m = mask<V>(segments[s].count - i);
+                V v = load<V>(from + i, m);
+                if (plus != nullptr) v = v + load<V>(plus + i, m);
+                store(to + i, activated(A, v), m);
+            }
+        }
+    }
+}
+
+template <class T, class F>
+FASTCONV_INLINE void with_activation(Activation activation, F f) {
+    switch (activation) {
+        case Activation::none:
+            return f(finish_rows<T, Activation::none>);
+        case Activation::relu:
+            return f(finish_rows<T, Activation::relu>);
+        case Activation::relu6:
+            return f(finish_rows<T, Activation::relu6>);
+        case Activation::leaky_relu:
+            return f(finish_rows<T, Activation::leaky_relu>);
+        case Activation::sigmoid:
+            return f(finish_rows<T, Activation::sigmoid>);
+        case Activation::tanh:
+            return f(finish_rows<T, Activation::tanh>);
+        case Activation::silu:
+            return f(finish_rows<T, Activation::silu>);
+        case Activation::gelu:
+            return f(finish_rows<T, Activation::gelu>);
+        case Activation::hard_swish:
+            return f(finish_rows<T, Activation::hard_swish>);
+    }
+}
+
+template <class T>
+void finish(const T* tile, int64_t tile_row, int64_t rows, const Segment* segments, int64_t count,
+            const T* add, T* out, int64_t out_row, Activation activation) {
+    with_activation<T>(activation,
+                       [&](auto run) { run(tile, tile_row, rows, segments, count, add, out, out_row); });
+}
+
+template <class T>
+void activate(Activation activation, T* x, int64_t rows, int64_t row, int64_t n) {
+    const Segment whole = {0, 0, n};
+    with_activation<T>(activation, [&](auto run) { run(x, row, rows, &whole, 1, nullptr, x, row); });
+}
+
+template <class T>
+constexpr Rows<T> make_rows() {
+    return {pack_row<T>, finish<T>, activate<T>};
+}
+
+}  // namespace
+
+const RowsKernels rows_kernels = {make_rows<float>(), make_rows<double>()};
+
+FASTCONV_END_ISA

@@ -1,0 +1,70 @@
+#include "bindings/arrays.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace fastconv {
+
+namespace {
+
+template <class E, size_t N>
+E named(const std::array<std::pair<const char*, E>, N>& table, const std::string& name, const char* what) {
+    for (const auto& [text, value] : table)
+        if (name == text) return value;
+    throw py::value_error(std::string("unknown ") + what + " '" + name + "'");
+}
+
+}  // namespace
+
+DType float_dtype(const py::object& dtype) {
+    const py::dtype type = py::dtype::from_args(dtype);
+    if (type.normalized_num() == py::dtype::num_of<float>() && type.byteorder() != '>') return DType::f32;
+    if (type.normalized_num() == py::dtype::num_of<double>() && type.byteorder() != '>') return DType::f64;
+    throw py::type_error("the cpp kernels take float32 and float64");
+}
+
+PadMode pad_mode(const std::string& name) {
+    static constexpr std::array<std::pair<const char*, PadMode>, 5> table = {
+        {{"constant", PadMode::constant},
+         {"edge", PadMode::edge},
+         {"reflect", PadMode::reflect},
+         {"symmetric", PadMode::symmetric},
+         {"wrap", PadMode::wrap}}};
+    return named(table, name, "padding mode");
+}
+
+Activation activation(const std::optional<std::string>& name) {
+    static constexpr std::array<std::pair<const char*, Activation>, 8> table = {{
+        {"relu", Activation::relu},
+        {"relu6", Activation::relu6},
+        {"leaky_relu", Activation::leaky_relu},
+        {"sigmoid", Activation::sigmoid},
+        {"tanh", Activation::tanh},
+        {"silu", Activation::silu},
+        {"gelu", Activation::gelu},
+        {"hard_swish", Activation::hard_swish},
+    }};
+    return name ? named(table, *name, "activation") : Activation::none;
+}
+
+const void* readable(const py::array& array, DType dtype, const std::vector<int64_t>& shape,
+                     const char* name) {
+    const auto fail = [&](const char* what) { throw py::value_error(std::string(name) + ": " + what); };
+    const py::dtype type = array.dtype();
+    const int wanted = dtype == DType::f32 ? py::dtype::num_of<float>() : py::dtype::num_of<double>();
+    if (type.num() != wanted || type.byteorder() == '>') fail("wrong dtype");
+    if (array.ndim() != static_cast<py::ssize_t>(shape.size()) ||
+        !std::equal(shape.begin(), shape.end(), array.shape()))
+        fail("wrong shape");
+    constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & needed) != needed) fail("not contiguous and aligned");
+    return array.data();
+}
+
+void* writeable(py::array& array, DType dtype, const std::vector<int64_t>& shape, const char* name) {
+    readable(array, dtype, shape, name);
+    return array.mutable_data();
+}
+
+}  // namespace fastconv

@@ -1,0 +1,223 @@
+// Forward convolution: problems, prepared kernels and plans.
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "plan/conv.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace fastconv {
+
+namespace {
+
+using Size = std::array<int64_t, 3>;
+using Pairs = std::array<std::array<int64_t, 2>, 3>;
+
+ConvProblem make_problem(bool channels_last, int64_t in_channels, int64_t out_channels, int64_t groups,
+                         const Size& in_size, const Size& kernel, const Size& stride, const Size& dilation,
+                         const Pairs& padding, const std::string& mode, const Size& out_size) {
+    ConvProblem p;
+    p.channels_last = channels_last;
+    p.in_channels = in_channels;
+    p.out_channels = out_channels;
+    p.groups = groups;
+    p.mode = pad_mode(mode);
+    if (groups < 1 || in_channels < 0 || out_channels < 0 || in_channels % groups != 0 ||
+        out_channels % groups != 0)
+        throw py::value_error("ConvProblem: groups must divide the channels");
+    for (int a = 0; a < 3; a++) {
+        p.in_size[a] = in_size[a];
+        p.kernel[a] = kernel[a];
+        p.stride[a] = stride[a];
+        p.dilation[a] = dilation[a];
+        p.pad_lo[a] = padding[a][0];
+        p.pad_hi[a] = padding[a][1];
+        p.out_size[a] = out_size[a];
+        if (in_size[a] < 1 || kernel[a] < 1 || stride[a] < 1 || dilation[a] < 1 || padding[a][0] < 0 ||
+            out_size[a] < 1)
+            throw py::value_error(
+                "ConvProblem: sizes, strides and dilations must be positive, padding not negative");
+    }
+    return p;
+}
+
+// A prepared algorithm with what a call needs beside the arrays.
+struct Prepared {
+    ConvProblem problem;
+    DType dtype;
+    const ConvAlgorithm* algorithm;
+    std::unique_ptr<ConvKernel> kernel;
+
+    Prepared(const ConvProblem& p, const py::object& type, const std::string& name)
+        : problem(p), dtype(float_dtype(type)) {
+        if (name == "auto") {
+            algorithm = &choose_conv_algorithm(p, dtype);
+        } else {
+            algorithm = find_conv_algorithm(name);
+            if (algorithm == nullptr) throw py::value_error("no algorithm is called '" + name + "'");
+            const std::string reason = algorithm->why_not(p, dtype);
+            if (!reason.empty()) throw py::value_error(name + ": " + reason);
+        }
+        kernel = algorithm->make(p, dtype);
+    }
+
+    size_t workspace_bytes() const { return kernel->scratch_bytes() * static_cast<size_t>(num_threads()); }
+
+    std::vector<int64_t> data_shape(int64_t batch, int64_t channels, const int64_t (&size)[3]) const {
+        if (problem.channels_last) return {batch, size[0], size[1], size[2], channels};
+        return {batch, channels, size[0], size[1], size[2]};
+    }
+
+    std::vector<int64_t> weight_shape() const {
+        const int64_t k = problem.out_channels, c = problem.group_in(), *s = problem.kernel;
+        if (problem.channels_last) return {s[0], s[1], s[2], c, k};
+        return {k, c, s[0], s[1], s[2]};
+    }
+
+    // Checks x, add and out, and fills in what they say.
+    ConvArgs args(const py::array& x, const std::optional<py::array>& add, py::array& out,
+                  const std::optional<std::string>& act) const {
+        if (x.ndim() != 5) throw py::value_error("x must have five axes");
+        ConvArgs a{x.shape(0), nullptr, nullptr};
+        a.x = readable(x, dtype, data_shape(a.batch, problem.in_channels, problem.in_size), "x");
+        const auto out_shape = data_shape(a.batch, problem.out_channels, problem.out_size);
+        a.out = writeable(out, dtype, out_shape, "out");
+        if (add) a.add = readable(*add, dtype, out_shape, "add");
+        a.activation = activation(act);
+        return a;
+    }
+
+    void run(const ConvArgs& a) const {
+        if (a.batch == 0 || problem.out_channels == 0) return;
+        const py::gil_scoped_release nogil;
+        kernel->run(a);
+    }
+
+    void run_eager(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
+                   const std::optional<std::string>& act, py::array& out,
+                   const std::optional<py::array>& add) const {
+        ConvArgs a = args(x, add, out, act);
+        a.weight = readable(weight, dtype, weight_shape(), "weight");
+        if (bias) a.bias = readable(*bias, dtype, {problem.out_channels}, "bias");
+        run(a);
+    }
+};
+
+// Weights of a plan; replaced as a whole, so that a running call keeps the ones it began with.
+struct PlanWeights {
+    std::unique_ptr<void, void (*)(void*)> weight{nullptr, aligned_release};
+    std::unique_ptr<void, void (*)(void*)> bias{nullptr, aligned_release};
+    bool packed = false;
+};
+
+std::unique_ptr<void, void (*)(void*)> copy_of(const void* from, size_t bytes) {
+    std::unique_ptr<void, void (*)(void*)> copy(aligned_allocate(bytes), aligned_release);
+    std::memcpy(copy.get(), from, bytes);
+    return copy;
+}
+
+struct Plan {
+    std::shared_ptr<const Prepared> prepared;
+    std::optional<std::string> activation_name;
+    std::shared_ptr<const PlanWeights> weights;
+
+    Plan(std::shared_ptr<const Prepared> p, const py::array& weight, const std::optional<py::array>& bias,
+         const std::optional<std::string>& act)
+        : prepared(std::move(p)), activation_name(act) {
+        activation(act);
+        update(weight, bias);
+    }
+
+    void update(const py::array& weight, const std::optional<py::array>& bias) {
+        const Prepared& p = *prepared;
+        const size_t item = p.dtype == DType::f32 ? 4 : 8;
+        const void* from = readable(weight, p.dtype, p.weight_shape(), "weight");
+        auto fresh = std::make_shared<PlanWeights>();
+        if (const size_t bytes = p.kernel->packed_bytes(); bytes > 0) {
+            fresh->weight.reset(aligned_allocate(bytes));
+            p.kernel->pack(from, fresh->weight.get());
+            fresh->packed = true;
+        } else {
+            fresh->weight = copy_of(from, static_cast<size_t>(p.problem.weights()) * item);
+        }
+        if (bias) {
+            const void* values = readable(*bias, p.dtype, {p.problem.out_channels}, "bias");
+            fresh->bias = copy_of(values, static_cast<size_t>(p.problem.out_channels) * item);
+        }
+        weights = std::move(fresh);
+    }
+
+    void run(const py::array& x, py::array& out, const std::optional<py::array>& add) const {
+        ConvArgs a = prepared->args(x, add, out, activation_name);
+        const std::shared_ptr<const PlanWeights> mine = weights;
+        a.weight = mine->packed ? nullptr : mine->weight.get();
+        a.packed = mine->packed ? mine->weight.get() : nullptr;
+        a.bias = mine->bias.get();
+        prepared->run(a);
+    }
+};
+
+}  // namespace
+
+void register_conv(py::module_& m) {
+    py::class_<ConvProblem>(m, "ConvProblem", "A convolution without its batch; fields as in ConvGeometry.")
+        .def(py::init(&make_problem), py::arg("channels_last"), py::arg("in_channels"),
+             py::arg("out_channels"), py::arg("groups"), py::arg("in_size"), py::arg("kernel"),
+             py::arg("stride"), py::arg("dilation"), py::arg("padding"), py::arg("padding_mode"),
+             py::arg("out_size"));
+
+    py::class_<Prepared, std::shared_ptr<Prepared>>(m, "ConvKernel",
+                                                    "An algorithm made ready for a problem and dtype.")
+        .def(py::init<const ConvProblem&, const py::object&, const std::string&>(), py::arg("problem"),
+             py::arg("dtype"), py::arg("algorithm"))
+        .def("run", &Prepared::run_eager, py::arg("x"), py::arg("weight"), py::arg("bias"),
+             py::arg("activation"), py::arg("out"), py::arg("add") = py::none())
+        .def_property_readonly("algorithm", [](const Prepared& p) { return p.algorithm->name; })
+        .def_property_readonly("workspace_bytes", &Prepared::workspace_bytes)
+        .def("describe",
+             [](const Prepared& p) { return describe_conv(p.problem, p.dtype, p.algorithm->name); });
+
+    py::class_<Plan>(m, "ConvPlan",
+                     "A prepared algorithm with weights of its own; any number of threads may run it.")
+        .def(py::init<std::shared_ptr<Prepared>, const py::array&, const std::optional<py::array>&,
+                      const std::optional<std::string>&>(),
+             py::arg("kernel"), py::arg("weight"), py::arg("bias"), py::arg("activation"))
+        .def("run", &Plan::run, py::arg("x"), py::arg("out"), py::arg("add") = py::none())
+        .def("update", &Plan::update, py::arg("weight"), py::arg("bias"))
+        .def_property_readonly("algorithm", [](const Plan& p) { return p.prepared->algorithm->name; })
+        .def_property_readonly("workspace_bytes", [](const Plan& p) { return p.prepared->workspace_bytes(); })
+        .def("describe", [](const Plan& p) {
+            return describe_conv(p.prepared->problem, p.prepared->dtype, p.prepared->algorithm->name);
+        });
+
+    m.def(
+        "conv_algorithms",
+        [] {
+            std::vector<std::tuple<std::string, bool, int64_t>> all;
+            for (const ConvAlgorithm& a : conv_algorithms())
+                all.emplace_back(a.name, a.exact_on_integers, a.chain);
+            return all;
+        },
+        "(name, exact on integers, longest chain of additions) of every algorithm, best first.");
+    m.def(
+        "conv_why_not",
+        [](const ConvProblem& problem, const py::object& dtype,
+           const std::string& name) -> std::optional<std::string> {
+            const ConvAlgorithm* algorithm = find_conv_algorithm(name);
+            if (algorithm == nullptr) return "the cpp backend has no algorithm called " + name;
+            const std::string reason = algorithm->why_not(problem, float_dtype(dtype));
+            if (reason.empty()) return std::nullopt;
+            return reason;
+        },
+        py::arg("problem"), py::arg("dtype"), py::arg("algorithm"));
+}
+
+}  // namespace fastconv

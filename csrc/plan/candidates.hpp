@@ -1,0 +1,18 @@
+// The three functions of every candidate of algorithms.inc; each is defined beside its algorithm.
+#pragma once
+
+#include "plan/conv.hpp"
+
+namespace fastconv {
+
+#define FASTCONV_ALGORITHM(name, exact, chain)                           \
+    std::string why_not_##name(const ConvProblem& problem, DType dtype); \
+    double predict_##name(const ConvProblem& problem, DType dtype);      \
+    std::unique_ptr<ConvKernel> make_##name(const ConvProblem& problem, DType dtype);
+#include "plan/algorithms.inc"
+#undef FASTCONV_ALGORITHM
+
+// Multiply-adds per second of one core at full rate, taken as the denominator of every prediction.
+double peak_flops(DType dtype);
+
+}  // namespace fastconv
