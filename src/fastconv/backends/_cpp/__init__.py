@@ -1,0 +1,49 @@
+"""The product: kernels of ``csrc/`` through pybind11; the default where they are built.
+
+One file per topic adapts geometry to the compiled functions; ``_core.pyi`` types the compiled module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...geometry import PADDING_MODES
+from .._reference import ReferenceBackend
+from ..protocol import ACTIVATIONS
+from . import _core
+from .conv import ConvKernels
+
+__all__ = ["CppBackend"]
+
+
+class CppBackend(ConvKernels, ReferenceBackend):  # type: ignore[misc]
+    """SIMD kernels, threads, many algorithms, plans."""
+
+    name = "cpp"
+    layouts = ("channels_first", "channels_last")
+    padding_modes = PADDING_MODES
+    activations = ACTIVATIONS
+    fuses_add = True
+    any_strides = False
+
+    def set_num_threads(self, count: int) -> None:
+        """Use at most ``count`` threads, the caller among them."""
+        _core.set_num_threads(count)
+
+    def release_scratch(self) -> None:
+        """Free the scratch of idle threads and the cache of freed outputs."""
+        _core.release_scratch()
+
+    def config(self) -> dict[str, Any]:
+        """Instruction set in use, those that could be, vector width, caches, threads and memory held."""
+        l1, l2 = _core.cache_bytes()
+        return {
+            "isa": _core.isa(),
+            "isas": _core.isas(),
+            "vector_bytes": _core.vector_bytes(),
+            "l1_bytes": l1,
+            "l2_bytes": l2,
+            "threads": _core.get_num_threads(),
+            "scratch_bytes": _core.scratch_bytes(),
+            "cached_block_bytes": _core.cached_block_bytes(),
+        }

@@ -1,0 +1,66 @@
+"""Forward convolution of the cpp backend: geometry to compiled problem, kernels cached by key, plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...geometry import ConvGeometry
+from ..protocol import Algorithm, Array
+from . import _core
+
+__all__ = ["ConvKernels", "compiled_problem"]
+
+_ALGORITHMS = tuple(Algorithm(name, exact, chain) for name, exact, chain in _core.conv_algorithms())
+
+
+@lru_cache(maxsize=1024)
+def compiled_problem(geometry: ConvGeometry) -> _core.ConvProblem:
+    """The geometry as the compiled kernels see it."""
+    return _core.ConvProblem(
+        channels_last=geometry.channels_last,
+        in_channels=geometry.in_channels,
+        out_channels=geometry.out_channels,
+        groups=geometry.groups,
+        in_size=geometry.in_size,
+        kernel=geometry.kernel,
+        stride=geometry.stride,
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        padding_mode=geometry.padding_mode,
+        out_size=geometry.out_size,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _kernel(geometry: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> _core.ConvKernel:
+    return _core.ConvKernel(compiled_problem(geometry), dtype, algorithm)
+
+
+class ConvKernels:
+    """The forward convolution of :class:`CppBackend`."""
+
+    def algorithms(self) -> Sequence[Algorithm]:
+        """Algorithms of the compiled list, best first."""
+        return _ALGORITHMS
+
+    def why_not(self, algorithm: str, geometry: ConvGeometry, dtype: np.dtype[Any]) -> str | None:
+        """One sentence why an algorithm cannot do a problem, or None if it can."""
+        return _core.conv_why_not(compiled_problem(geometry), dtype, algorithm)
+
+    def conv(
+        self, geometry: ConvGeometry, x: Array, weight: Array, bias: Array | None,
+        activation: str | None, out: Array, algorithm: str,
+    ) -> None:  # fmt: skip
+        """Cross-correlate, with geometry, choice and blocking taken from the cache."""
+        _kernel(geometry, x.dtype, algorithm).run(x, weight, bias, activation, out)
+
+    def plan_conv(
+        self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,
+        algorithm: str, batch_hint: int, workspace_limit: int | None, batch_invariant: bool,
+    ) -> _core.ConvPlan:  # fmt: skip
+        """Weights packed once; the same bits as the eager call."""
+        return _core.ConvPlan(_kernel(geometry, weight.dtype, algorithm), weight, bias, activation)
