@@ -105,6 +105,10 @@ class Backend(abc.ABC):
         """One sentence why an algorithm of this backend cannot do a problem, or None if it can."""
         return None
 
+    def choose(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> str:
+        """The algorithm that "auto" stands for: the first that accepts the problem."""
+        return next(a.name for a in self.algorithms() if self.why_not(a.name, geometry, dtype) is None)
+
     @abc.abstractmethod
     def conv(
         self, geometry: ConvGeometry, x: Array, weight: Array, bias: Array | None,
@@ -252,7 +256,7 @@ class _PlainRun:
         activation: str | None, algorithm: str,
     ) -> None:  # fmt: skip
         self.backend, self.geometry, self.activation = backend, geometry, activation
-        self.algorithm = backend.algorithms()[0].name if algorithm == "auto" else algorithm
+        self.algorithm = backend.choose(geometry, weight.dtype) if algorithm == "auto" else algorithm
         self.workspace_bytes = 0
         self.update(weight, bias)
 
