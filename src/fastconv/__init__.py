@@ -22,6 +22,8 @@ from .ops.conv_transpose import (
     conv_transpose3d,
     conv_transpose3d_backward,
 )
+from .ops.elementwise import activate, activation_backward, adam_update, rmsprop_update, sgd_update
+from .ops.norm import BatchNormGrads, batch_norm, batch_norm_backward, batch_norm_train, fold_batch_norm
 from .ops.pad import pad, pad_backward
 from .ops.pool import (
     max_pool1d,
@@ -38,18 +40,25 @@ from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "BackendUnavailableError",
+    "BatchNormGrads",
     "ConvGrads",
     "DTypeError",
     "FastconvError",
     "GeometryError",
     "UnknownNameError",
     "__version__",
+    "activate",
+    "activation_backward",
+    "adam_update",
     "avg_pool1d",
     "avg_pool1d_backward",
     "avg_pool2d",
     "avg_pool2d_backward",
     "avg_pool3d",
     "avg_pool3d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_train",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -62,6 +71,7 @@ __all__ = [
     "conv_transpose2d_backward",
     "conv_transpose3d",
     "conv_transpose3d_backward",
+    "fold_batch_norm",
     "get_backend",
     "get_num_threads",
     "list_backends",
@@ -76,7 +86,9 @@ __all__ = [
     "max_pool3d_with_indices",
     "pad",
     "pad_backward",
+    "rmsprop_update",
     "set_backend",
     "set_num_threads",
+    "sgd_update",
     "use_backend",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "call_key",
     "check_grad",
     "check_out",
+    "check_outs",
     "float_dtype",
     "kernel_dtype",
     "native",
@@ -97,6 +98,17 @@ def check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:
     """Refuse a gradient that has not the shape of the result."""
     if grad_output.shape != shape:
         raise GeometryError(f"{func}: grad_output must have shape {shape}, received {grad_output.shape}")
+
+
+def check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
+    """The three arrays that gradients are written to, each of them optional."""
+    if out is None:
+        return None, None, None
+    if not isinstance(out, tuple) or len(out) != 3:
+        raise TypeError(
+            f"{func}: out must be a tuple (x, weight, bias) of arrays or None, received {type(out).__name__}"
+        )
+    return out
 
 
 GeometryT = TypeVar("GeometryT", ConvGeometry, PoolGeometry)

@@ -11,7 +11,17 @@ from ..backends import registry
 from ..backends.protocol import Array, Backend
 from ..errors import GeometryError, UnknownNameError
 from ..geometry import ConvGeometry, conv_geometry, conv_transpose_geometry
-from ._arrays import Frame, Memo, call_key, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
+from ._arrays import (
+    Frame,
+    Memo,
+    call_key,
+    check_grad,
+    check_outs,
+    float_dtype,
+    kernel_dtype,
+    new_or_checked,
+    real_array,
+)
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
@@ -67,17 +77,6 @@ def _check_needs(func: str, needs: Any) -> frozenset[str]:
     return frozenset(wanted)
 
 
-def _check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
-    """The three arrays that gradients are written to, each of them optional."""
-    if out is None:
-        return None, None, None
-    if not isinstance(out, tuple) or len(out) != 3:
-        raise TypeError(
-            f"{func}: out must be a tuple (x, weight, bias) of arrays or None, received {type(out).__name__}"
-        )
-    return out
-
-
 # ------------------------------------------------------------------------------------- calls, checked and kept
 
 
@@ -107,7 +106,7 @@ class _Forward:
         def kernel(y: Array) -> None:
             self.backend.conv(frame.geometry, x5, w5, b, self.fused, y, self.algorithm)
             if self.after is not None:
-                activate_in_place(y, self.after)
+                activate_in_place(self.backend, y, self.after)
 
         frame.into(frame.view(out), kernel)
         return out
@@ -197,7 +196,7 @@ class _Transposed:
             if b is not None:
                 y += b.reshape(self.bias_shape)
             if self.activation is not None:
-                activate_in_place(y, self.activation)
+                activate_in_place(self.backend, y, self.activation)
 
         frame.into(frame.view(out), kernel)
         return out
@@ -282,7 +281,7 @@ def conv_backward(
         (rank, stride, padding, dilation, groups, needs),
         ("backward", padding_mode, layout, runs_on),
     )
-    outs = _check_outs(func, out)
+    outs = check_outs(func, out)
     call = _memo.find(call_key(numbers, names, grad_output, x, weight))
     if call is None:
         grad_output = real_array(func, "grad_output", grad_output)
@@ -328,7 +327,7 @@ def conv_transpose_backward(
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     numbers = (rank, stride, padding, output_padding, dilation, groups, needs)
     names = ("transpose backward", layout, runs_on)
-    outs = _check_outs(func, out)
+    outs = check_outs(func, out)
     call = _memo.find(call_key(numbers, names, grad_output, x, weight))
     if call is None:
         grad_output = real_array(func, "grad_output", grad_output)
