@@ -54,7 +54,7 @@ def test_gelu_keeps_its_digits_far_below_zero():
     # x * Phi(x) by erfc has no cancellation: relative accuracy at -10, where 1 + erf has none left
     x = np.array([-10.0, -5.0, 0.3])
     exact = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x]
-    np.testing.assert_allclose(fastconv.activate(x, "gelu", backend="reference"), exact, rtol=1e-14)
+    np.testing.assert_allclose(fastconv.activate(x, "gelu", backend="reference"), exact, rtol=1e-12)
 
 
 def test_in_place_strided_and_other_dtypes():

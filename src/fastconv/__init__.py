@@ -5,6 +5,20 @@ from __future__ import annotations
 from ._version import __version__
 from .backends import get_backend, list_backends, set_backend, use_backend
 from .errors import BackendUnavailableError, DTypeError, FastconvError, GeometryError, UnknownNameError
+from .ops.adaptive_pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool1d_backward,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool3d,
+    adaptive_avg_pool3d_backward,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+    adaptive_max_pool3d,
+    adaptive_max_pool3d_backward,
+)
 from .ops.avg_pool import (
     avg_pool1d,
     avg_pool1d_backward,
@@ -23,6 +37,8 @@ from .ops.conv_transpose import (
     conv_transpose3d_backward,
 )
 from .ops.elementwise import activate, activation_backward, adam_update, rmsprop_update, sgd_update
+from .ops.global_pool import global_avg_pool, global_avg_pool_backward, global_max_pool, global_max_pool_backward
+from .ops.lp_pool import lp_pool1d, lp_pool1d_backward, lp_pool2d, lp_pool2d_backward, lp_pool3d, lp_pool3d_backward
 from .ops.norm import BatchNormGrads, batch_norm, batch_norm_backward, batch_norm_train, fold_batch_norm
 from .ops.pad import pad, pad_backward
 from .ops.pool import (
@@ -35,6 +51,14 @@ from .ops.pool import (
     max_pool3d,
     max_pool3d_backward,
     max_pool3d_with_indices,
+)
+from .ops.unpool import (
+    max_unpool1d,
+    max_unpool1d_backward,
+    max_unpool2d,
+    max_unpool2d_backward,
+    max_unpool3d,
+    max_unpool3d_backward,
 )
 from .threads import get_num_threads, set_num_threads
 
@@ -50,6 +74,18 @@ __all__ = [
     "activate",
     "activation_backward",
     "adam_update",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool1d_backward",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool3d",
+    "adaptive_avg_pool3d_backward",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_backward",
     "avg_pool1d",
     "avg_pool1d_backward",
     "avg_pool2d",
@@ -74,7 +110,17 @@ __all__ = [
     "fold_batch_norm",
     "get_backend",
     "get_num_threads",
+    "global_avg_pool",
+    "global_avg_pool_backward",
+    "global_max_pool",
+    "global_max_pool_backward",
     "list_backends",
+    "lp_pool1d",
+    "lp_pool1d_backward",
+    "lp_pool2d",
+    "lp_pool2d_backward",
+    "lp_pool3d",
+    "lp_pool3d_backward",
     "max_pool1d",
     "max_pool1d_backward",
     "max_pool1d_with_indices",
@@ -84,6 +130,12 @@ __all__ = [
     "max_pool3d",
     "max_pool3d_backward",
     "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool1d_backward",
+    "max_unpool2d",
+    "max_unpool2d_backward",
+    "max_unpool3d",
+    "max_unpool3d_backward",
     "pad",
     "pad_backward",
     "rmsprop_update",

@@ -1,0 +1,206 @@
+"""Adaptive and global pooling: a plain pooling where the windows are alike, else window by window."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backends.protocol import Array
+from ..errors import GeometryError, UnknownNameError
+from ..geometry import adaptive_windows, check_size, ntuple, pool_geometry
+from ._arrays import check_grad, float_dtype, kernel_dtype, native, new_or_checked, real_array
+from ._pool_calls import avg_pool, avg_pool_backward, check_ties, max_pool, max_pool_backward
+
+__all__ = ["adaptive", "adaptive_backward", "global_pool", "global_pool_backward"]
+
+_RANKS = {"NCW": 1, "NWC": 1, "NCHW": 2, "NHWC": 2, "NCDHW": 3, "NDHWC": 3}
+
+
+class _Windows:
+    """The windows of one call: alike on every axis, or listed axis by axis."""
+
+    def __init__(self, func: str, rank: int, x: Any, output_size: Any, layout: Any) -> None:
+        self.x = real_array(func, "x", x)
+        whole = pool_geometry(func, rank, self.x.shape, 1, layout=layout)  # checks the axes and the layout
+        sizes = whole.in_size[3 - rank :]
+        wanted = output_size
+        if wanted is None:
+            wanted = (None,) * rank
+        if isinstance(wanted, (tuple, list)) and len(wanted) == rank:  # None keeps the size of its axis
+            wanted = tuple(n if w is None else w for n, w in zip(sizes, wanted, strict=True))
+        outs = ntuple(func, "output_size", wanted, rank)
+        self.first = self.x.ndim - rank - whole.channels_last
+        shape = list(self.x.shape)
+        shape[self.first : self.first + rank] = outs
+        self.shape = tuple(shape)
+        check_size(func, "output", self.shape)
+        self.axes = [adaptive_windows(n, out) for n, out in zip(sizes, outs, strict=True)]
+        lengths = [{stop - start for start, stop in axis} for axis in self.axes]
+        steps = [{b[0] - a[0] for a, b in itertools.pairwise(axis)} or {1} for axis in self.axes]
+        self.alike = all(len(a) == 1 for a in (*lengths, *steps)) and all(min(s) > 0 for s in steps)
+        self.kernel = tuple(max(a) for a in lengths)
+        self.stride = tuple(max(s) for s in steps)
+
+    def along(self, array: Array, axis: int, start: int, stop: int) -> Array:
+        """A view of one range of one spatial axis."""
+        return array[(slice(None),) * (self.first + axis) + (slice(start, stop),)]
+
+    def reduce(self, x: Array, function: np.ufunc) -> Array:
+        """Reduce every window, one axis after the other: a window is a product of ranges."""
+        for axis, windows in enumerate(self.axes):
+            where = self.first + axis
+            parts = [function.reduce(self.along(x, axis, a, b), axis=where, keepdims=True) for a, b in windows]
+            x = np.concatenate(parts, axis=where)
+        return x
+
+    def counts(self) -> Array:
+        """The number of positions in each window, shaped to divide a result."""
+        total: Array = np.ones((), np.float64)
+        for windows in self.axes:
+            total = total[..., None] * np.array([b - a for a, b in windows])
+        return total.reshape(total.shape + (1,) * (self.x.ndim - self.first - len(self.axes)))
+
+
+def adaptive(
+    kind: str, rank: int, x: Any, output_size: Any, layout: Any, out: Array | None, backend: Any, func: str = ""
+) -> Array:
+    func = func or f"adaptive_{kind}_pool{rank}d"
+    w = _Windows(func, rank, x, output_size, layout)
+    if w.alike:
+        if kind == "max":
+            return max_pool(rank, w.x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)[0]
+        return avg_pool(rank, w.x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
+    if kind == "max":
+        out = new_or_checked(func, out, w.shape, w.x.dtype.newbyteorder("="), (w.x,))
+        out[...] = w.reduce(w.x, np.logical_or if w.x.dtype.kind == "b" else np.maximum)
+        return out
+    result = float_dtype(w.x)
+    out = new_or_checked(func, out, w.shape, result, (w.x,))
+    dtype = kernel_dtype(result)
+    with np.errstate(all="ignore"):
+        out[...] = w.reduce(w.x.astype(dtype), np.add) / w.counts().astype(dtype)
+    return out
+
+
+def adaptive_backward(
+    kind: str, rank: int, grad_output: Any, x: Any, output_size: Any, layout: Any, ties: Any, out: Array | None,
+    backend: Any, func: str = "",
+) -> Array:  # fmt: skip
+    func = func or f"adaptive_{kind}_pool{rank}d_backward"
+    gradient = real_array(func, "grad_output", grad_output)
+    check_ties(func, ties)
+    w = _Windows(func, rank, x, output_size, layout)
+    check_grad(func, gradient, w.shape)
+    if w.alike:
+        if kind == "max":
+            return max_pool_backward(
+                rank, gradient, w.x, w.kernel, w.stride, 0, 1, False, layout, ties, out, backend, func
+            )
+        return avg_pool_backward(rank, gradient, w.x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
+    result = float_dtype(gradient, w.x)
+    out = new_or_checked(func, out, w.x.shape, result, (gradient, w.x))
+    dy = gradient.astype(kernel_dtype(result))
+    with np.errstate(all="ignore"):
+        out[...] = _max_gradient(w, dy, ties) if kind == "max" else _mean_gradient(w, dy)
+    return out
+
+
+def _mean_gradient(w: _Windows, dy: Array) -> Array:
+    """Adjoint of the reduction, axis by axis."""
+    dy = dy / w.counts().astype(dy.dtype)
+    for axis, windows in reversed(list(enumerate(w.axes))):
+        where = w.first + axis
+        shape = list(dy.shape)
+        shape[where] = windows[-1][1]
+        dx = np.zeros(shape, dy.dtype)
+        for i, (start, stop) in enumerate(windows):
+            part = w.along(dx, axis, start, stop)
+            part += w.along(dy, axis, i, i + 1)
+        dy = dx
+    return dy
+
+
+def _max_gradient(w: _Windows, dy: Array, ties: str) -> Array:
+    """Window by window, all images and channels at once; NaNs count as equal to each other."""
+    x = native(w.x)
+    dx = np.zeros(x.shape, dy.dtype)
+    axes = tuple(range(w.first, w.first + len(w.axes)))
+    for windows in itertools.product(*(enumerate(axis) for axis in w.axes)):
+        head = (slice(None),) * w.first
+        inside = (*head, *(slice(a, b) for _, (a, b) in windows))
+        part = x[inside]
+        top = (
+            np.logical_or.reduce(part, axis=axes, keepdims=True)
+            if x.dtype.kind == "b"
+            else part.max(axis=axes, keepdims=True)
+        )
+        hit = (part == top) | ((part != part) & (top != top))
+        if ties == "first":
+            flat = np.moveaxis(hit, axes, range(hit.ndim - len(axes), hit.ndim))
+            seen = flat.reshape(*flat.shape[: -len(axes)], math.prod(flat.shape[-len(axes) :]))
+            only = np.zeros_like(seen)
+            np.put_along_axis(only, seen.argmax(-1)[..., None], True, -1)
+            hit = np.moveaxis(only.reshape(flat.shape), range(hit.ndim - len(axes), hit.ndim), axes)
+        position = (*head, *(slice(i, i + 1) for i, _ in windows))
+        share = dy[position]
+        if ties == "split":
+            share = share / hit.sum(axis=axes, keepdims=True)
+        dx[inside] += np.where(hit, share, 0)
+    return dx
+
+
+# ------------------------------------------------------------------------------------------------------ global
+
+
+def _rank(func: str, x: Array, layout: Any) -> int:
+    """Spatial axes of x: as the layout says, without one of a batched x with channels first."""
+    if layout is None:
+        if x.ndim not in (3, 4, 5):
+            raise GeometryError(f"{func}: x must have 3, 4 or 5 axes (N, C, ...), received shape {x.shape}")
+        return x.ndim - 2
+    if layout not in _RANKS:
+        raise UnknownNameError(f"{func}: layout must be None or one of {', '.join(_RANKS)}, received {layout!r}")
+    return _RANKS[layout]
+
+
+def _keepdims(func: str, keepdims: Any) -> bool:
+    if not isinstance(keepdims, (bool, np.bool_)):
+        raise TypeError(f"{func}: keepdims must be True or False, received {keepdims!r}")
+    return bool(keepdims)
+
+
+def _spatial(x: Array, rank: int, layout: Any) -> tuple[int, ...]:
+    first = x.ndim - rank - (layout is not None and layout.endswith("C"))
+    return tuple(range(first, first + rank))
+
+
+def global_pool(kind: str, x: Any, keepdims: Any, layout: Any, out: Array | None, backend: Any) -> Array:
+    func = f"global_{kind}_pool"
+    array, keep = real_array(func, "x", x), _keepdims(func, keepdims)
+    rank = _rank(func, array, layout)
+    if not keep:
+        y = adaptive(kind, rank, array, 1, layout, None, backend, func)
+        y = y.reshape([n for a, n in enumerate(y.shape) if a not in _spatial(array, rank, layout)])
+        if out is None:
+            return y
+        out = new_or_checked(func, out, y.shape, y.dtype, (array,))
+        out[...] = y
+        return out
+    return adaptive(kind, rank, array, 1, layout, out, backend, func)
+
+
+def global_pool_backward(
+    kind: str, grad_output: Any, x: Any, keepdims: Any, layout: Any, ties: Any, out: Array | None, backend: Any
+) -> Array:
+    func = f"global_{kind}_pool_backward"
+    gradient, array = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
+    rank = _rank(func, array, layout)
+    pool_geometry(func, rank, array.shape, 1, layout=layout)  # checks the number of axes
+    if not _keepdims(func, keepdims):
+        spatial = _spatial(array, rank, layout)
+        check_grad(func, gradient, tuple(n for a, n in enumerate(array.shape) if a not in spatial))
+        gradient = np.expand_dims(gradient, spatial)
+    return adaptive_backward(kind, rank, gradient, array, 1, layout, ties, out, backend, func)
