@@ -52,6 +52,7 @@ from .ops.pool import (
     max_pool3d_backward,
     max_pool3d_with_indices,
 )
+from .ops.unfold import col2im, im2col
 from .ops.unpool import (
     max_unpool1d,
     max_unpool1d_backward,
@@ -95,6 +96,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_train",
+    "col2im",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -114,6 +116,7 @@ __all__ = [
     "global_avg_pool_backward",
     "global_max_pool",
     "global_max_pool_backward",
+    "im2col",
     "list_backends",
     "lp_pool1d",
     "lp_pool1d_backward",
