@@ -12,6 +12,8 @@ namespace py = pybind11;
 
 void register_conv(py::module_& m);
 void register_runtime(py::module_& m);
+void register_pool(py::module_& m);
+void register_pad(py::module_& m);
 
 // A new C-contiguous array; large ones take their memory from the cache of freed blocks.
 py::array empty_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape);

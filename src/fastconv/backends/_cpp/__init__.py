@@ -12,11 +12,13 @@ from .._reference import ReferenceBackend
 from ..protocol import ACTIVATIONS
 from . import _core
 from .conv import ConvKernels
+from .pad import PadKernels
+from .pool import MAX_POOL_DTYPES, PoolKernels
 
 __all__ = ["CppBackend"]
 
 
-class CppBackend(ConvKernels, ReferenceBackend):  # type: ignore[misc]
+class CppBackend(ConvKernels, PoolKernels, PadKernels, ReferenceBackend):  # type: ignore[misc]
     """SIMD kernels, threads, many algorithms, plans."""
 
     name = "cpp"
@@ -25,6 +27,7 @@ class CppBackend(ConvKernels, ReferenceBackend):  # type: ignore[misc]
     activations = ACTIVATIONS
     fuses_add = True
     any_strides = False
+    max_pool_dtypes = MAX_POOL_DTYPES
 
     def set_num_threads(self, count: int) -> None:
         """Use at most ``count`` threads, the caller among them."""

@@ -69,3 +69,40 @@ class ConvPlan:
 
 def conv_algorithms() -> list[tuple[str, bool, int]]: ...
 def conv_why_not(problem: ConvProblem, dtype: np.dtype[Any], algorithm: str) -> str | None: ...
+
+class Pool:
+    def __init__(
+        self,
+        channels_last: bool,
+        channels: int,
+        in_size: _Size,
+        kernel: _Size,
+        stride: _Size,
+        dilation: _Size,
+        before: _Size,
+        out_size: _Size,
+        counts: Sequence[Sequence[int]],
+    ) -> None: ...
+    def max(self, x: NDArray[Any], out: NDArray[Any], indices: NDArray[Any] | None = None) -> None: ...
+    def max_backward(self, grad_output: NDArray[Any], x: NDArray[Any], ties: str, dx: NDArray[Any]) -> None: ...
+    def average(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
+    def average_backward(self, grad_output: NDArray[Any], dx: NDArray[Any]) -> None: ...
+
+class Unfold:
+    def __init__(
+        self,
+        channels: int,
+        in_size: _Size,
+        kernel: _Size,
+        stride: _Size,
+        dilation: _Size,
+        before: _Size,
+        out_size: _Size,
+    ) -> None: ...
+    def im2col(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
+    def col2im(self, columns: NDArray[Any], out: NDArray[Any]) -> None: ...
+
+def pad(
+    x: NDArray[Any], pads: Sequence[tuple[int, int]], mode: str, value: NDArray[Any], out: NDArray[Any]
+) -> None: ...
+def pad_backward(grad_output: NDArray[Any], pads: Sequence[tuple[int, int]], mode: str, dx: NDArray[Any]) -> None: ...

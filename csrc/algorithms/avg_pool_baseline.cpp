@@ -1,0 +1,1 @@
+#include "algorithms/avg_pool.hpp"

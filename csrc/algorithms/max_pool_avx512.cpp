@@ -1,0 +1,1 @@
+#include "algorithms/max_pool.hpp"

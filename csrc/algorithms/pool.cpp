@@ -1,0 +1,178 @@
+#include "algorithms/pool.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "algorithms/avg_pool_kernels.hpp"
+#include "runtime/float_mode.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace fastconv {
+
+namespace {
+
+// Bytes read and written that are worth a task (about 20 us at the bandwidth of one core).
+constexpr int64_t kTaskBytes = 200 << 10;
+
+// Calls run(part) for parts that cover all slabs, rows and channels. Every element is computed alike wherever
+// a part begins, so the cut may depend on the number of threads.
+template <class F>
+void for_each_part(const PoolShape& s, int64_t batch, int64_t rows, bool cut_rows, bool cut_channels,
+                   int64_t bytes, F run) {
+    const int64_t slabs = s.channels_last ? batch : batch * s.channels, unit = s.unit();
+    if (slabs == 0 || unit == 0) return;
+    const int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(bytes / kTaskBytes, 4 * num_threads());
+    if (wanted <= 1) return run(PoolPart{0, slabs, 0, rows, 0, unit});
+    const int64_t slab_parts = std::min(slabs, wanted);
+    int64_t more = (wanted + slab_parts - 1) / slab_parts;
+    const int64_t row_parts = cut_rows ? std::min(rows, more) : 1;
+    more = (more + row_parts - 1) / row_parts;
+    // channels are cut at multiples of a cache line's worth
+    const int64_t channel_parts = cut_channels ? std::min(std::max<int64_t>(unit / 64, 1), more) : 1;
+    const int64_t width = ((unit + channel_parts - 1) / channel_parts + 15) / 16 * 16;
+    parallel_for(slab_parts * row_parts * channel_parts, [&](int64_t task) {
+        const int64_t c = task % channel_parts, r = task / channel_parts % row_parts,
+                      b = task / channel_parts / row_parts;
+        const PoolPart part{b * slabs / slab_parts,    (b + 1) * slabs / slab_parts,
+                            r * rows / row_parts,      (r + 1) * rows / row_parts,
+                            std::min(c * width, unit), std::min((c + 1) * width, unit)};
+        if (part.c0 < part.c1) run(part);
+    });
+}
+
+int64_t traffic(const PoolShape& s, int64_t batch, int64_t bytes, int64_t times = 1) {
+    return batch * s.channels * (s.in_volume() + s.out_volume()) * bytes * times;
+}
+
+// Most rows and most taps of one window that can lie inside.
+int64_t row_limit(const PoolShape& s) {
+    return std::min(s.kernel[0], s.in[0]) * std::min(s.kernel[1], s.in[1]);
+}
+
+// One window after another, one value at a time: integers with indices, and windows of too many taps for the
+// vector kernels to number in a float.
+template <class T>
+void plain_indices(const PoolShape& s, const T* x, T* out, int64_t* indices, const PoolPart& part) {
+    const int64_t u = s.unit(), h = s.in[1], w = s.in[2];
+    constexpr T least = std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity()
+                                                             : std::numeric_limits<T>::lowest();
+    for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
+        const T* const in = x + slab * s.in_volume() * u;
+        int64_t to = slab * s.out_volume() * u;
+        for (int64_t o = 0; o < s.out_volume(); o++, to += u) {
+            const Taps d = taps_of(s, 0, o / s.out[2] / s.out[1]), e = taps_of(s, 1, o / s.out[2] % s.out[1]),
+                       f = taps_of(s, 2, o % s.out[2]);
+            for (int64_t c = part.c0; c < part.c1; c++) {
+                T best = least;
+                int64_t index = -1;
+                for (int64_t a = d.first; a < d.last; a++) {
+                    for (int64_t b = e.first; b < e.last; b++) {
+                        const int64_t row =
+                            ((d.start + a * s.dilation[0]) * h + e.start + b * s.dilation[1]) * w;
+                        for (int64_t j = f.first; j < f.last; j++) {
+                            const int64_t at = row + f.start + j * s.dilation[2];
+                            const T v = in[at * u + c];
+                            if (index < 0 || v > best || (v != v && best == best)) {
+                                best = v;
+                                index = at;
+                            }
+                        }
+                    }
+                }
+                out[to + c] = best;
+                indices[to + c] = index;
+            }
+        }
+    }
+}
+
+template <class T>
+void plain(const PoolShape& s, const void* x, void* out, int64_t* indices, const PoolPart& part) {
+    plain_indices(s, static_cast<const T*>(x), static_cast<T*>(out), indices, part);
+}
+
+constexpr void (*kPlain[10])(const PoolShape&, const void*, void*, int64_t*, const PoolPart&) = {
+    plain<float>,    plain<double>,  plain<int8_t>,   plain<uint8_t>, plain<int16_t>,
+    plain<uint16_t>, plain<int32_t>, plain<uint32_t>, plain<int64_t>, plain<uint64_t>};
+
+bool floating(PoolType type) { return type == PoolType::f32 || type == PoolType::f64; }
+
+}  // namespace
+
+int64_t pool_type_bytes(PoolType type) {
+    constexpr int64_t bytes[10] = {4, 8, 1, 1, 2, 2, 4, 4, 8, 8};
+    return bytes[static_cast<int>(type)];
+}
+
+void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, void* out, int64_t* indices) {
+    const MaxPoolKernels& kernels = max_pool_kernels();
+    const int t = static_cast<int>(type);
+    const int64_t bytes = pool_type_bytes(type), rows = s.out[0] * s.out[1];
+    if (indices == nullptr) {
+        const int64_t elements = kernels.forward_scratch(s), pointers = row_limit(s);
+        for_each_part(s, batch, rows, true, elements == 0, traffic(s, batch, bytes),
+                      [&](const PoolPart& part) {
+                          ScratchFrame frame;
+                          kernels.forward[t](s, nullptr, x, out, part,
+                                             frame.take_bytes(static_cast<size_t>(elements * bytes)),
+                                             frame.take<const void*>(pointers));
+                      });
+        return;
+    }
+    const bool vectors = floating(type) && row_limit(s) * s.kernel[2] < int64_t{1} << 24;
+    const int64_t scratch = vectors ? kernels.gradient_scratch[t](s) : 0;
+    for_each_part(s, batch, rows, false, true, traffic(s, batch, bytes, 4), [&](const PoolPart& part) {
+        ScratchFrame frame;
+        if (vectors) {
+            kernels.indices[t](s, x, out, indices, part, frame.take_bytes(static_cast<size_t>(scratch)));
+        } else {
+            kPlain[t](s, x, out, indices, part);
+        }
+    });
+}
+
+void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t batch, const void* dy,
+                       const void* x, void* dx) {
+    const MaxPoolKernels& kernels = max_pool_kernels();
+    const int t = static_cast<int>(type);
+    const int64_t scratch = kernels.gradient_scratch[t](s);
+    for_each_part(s, batch, s.out[0] * s.out[1], false, true, traffic(s, batch, pool_type_bytes(type), 4),
+                  [&](const PoolPart& part) {
+                      ScratchFrame frame;
+                      kernels.backward[t](s, ties, dy, x, dx, part,
+                                          frame.take_bytes(static_cast<size_t>(scratch)));
+                  });
+}
+
+void avg_pool(const PoolShape& s, const int64_t* const* counts, PoolType type, int64_t batch, const void* x,
+              void* out) {
+    const FlushToZero guard;
+    const AvgPoolKernels& kernels = avg_pool_kernels();
+    const int t = static_cast<int>(type);
+    const int64_t bytes = pool_type_bytes(type), elements = kernels.forward_scratch(s),
+                  pointers = row_limit(s);
+    for_each_part(s, batch, s.out[0] * s.out[1], true, elements == 0, traffic(s, batch, bytes),
+                  [&](const PoolPart& part) {
+                      ScratchFrame frame;
+                      kernels.forward[t](s, counts, x, out, part,
+                                         frame.take_bytes(static_cast<size_t>(elements * bytes)),
+                                         frame.take<const void*>(pointers));
+                  });
+}
+
+void avg_pool_backward(const PoolShape& s, const int64_t* const* counts, PoolType type, int64_t batch,
+                       const void* dy, void* dx) {
+    const FlushToZero guard;
+    const AvgPoolKernels& kernels = avg_pool_kernels();
+    const int t = static_cast<int>(type);
+    const int64_t bytes = pool_type_bytes(type), elements = kernels.backward_scratch(s);
+    for_each_part(s, batch, s.in[0] * s.in[1], true, false, traffic(s, batch, bytes),
+                  [&](const PoolPart& part) {
+                      ScratchFrame frame;
+                      kernels.backward[t](s, counts, dy, dx, part,
+                                          frame.take_bytes(static_cast<size_t>(elements * bytes)));
+                  });
+}
+
+}  // namespace fastconv
