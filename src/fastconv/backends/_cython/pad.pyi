@@ -1,0 +1,6 @@
+from fastconv.backends.protocol import Array
+
+def pad(
+    x: Array, value: int, out: Array, s0: Array, s1: Array, s2: Array, s3: Array, s4: Array, before: int
+) -> None: ...
+def pad_backward(dy: Array, dx: Array, s0: Array, s1: Array, s2: Array, s3: Array, s4: Array, before: int) -> None: ...
