@@ -11,6 +11,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "plan/conv.hpp"
+#include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -107,7 +108,14 @@ struct Prepared {
         ConvArgs a = args(x, add, out, act);
         a.weight = readable(weight, dtype, weight_shape(), "weight");
         if (bias) a.bias = readable(*bias, dtype, {problem.out_channels}, "bias");
-        run(a);
+        if (a.batch == 0 || problem.out_channels == 0) return;
+        const py::gil_scoped_release nogil;
+        std::shared_ptr<const void> packed;
+        if (kernel->keeps_packed()) {
+            packed = packed_weights(*kernel, a.weight, static_cast<size_t>(problem.weights()) * (dtype == DType::f32 ? 4 : 8));
+            a.packed = packed.get();
+        }
+        kernel->run(a);
     }
 };
 

@@ -9,6 +9,7 @@
 #include "bindings/bindings.hpp"
 #include "runtime/block_cache.hpp"
 #include "runtime/machine.hpp"
+#include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 #include "simd/dispatch.hpp"
@@ -61,7 +62,7 @@ void register_runtime(py::module_& m) {
         "release_scratch",
         [] {
             const py::gil_scoped_release nogil;
-            return release_scratch_memory() + release_blocks();
+            return release_scratch_memory() + release_blocks() + release_packed_weights();
         },
         "Free the scratch of idle threads and the cached output blocks; returns the bytes freed.");
     m.def("scratch_bytes", &scratch_bytes, "Bytes of scratch held by all threads.");

@@ -5,7 +5,7 @@
 
 namespace fastconv {
 
-#define FASTCONV_ALGORITHM(name, exact, chain)                           \
+#define FASTCONV_ALGORITHM(name, exact, chain, automatic)                \
     std::string why_not_##name(const ConvProblem& problem, DType dtype); \
     double predict_##name(const ConvProblem& problem, DType dtype);      \
     std::unique_ptr<ConvKernel> make_##name(const ConvProblem& problem, DType dtype);

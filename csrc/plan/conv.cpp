@@ -1,5 +1,6 @@
 #include "plan/conv.hpp"
 
+#include <atomic>
 #include <cstdio>
 
 #include "plan/candidates.hpp"
@@ -7,12 +8,17 @@
 
 namespace fastconv {
 
+ConvKernel::ConvKernel() {
+    static std::atomic<uint64_t> next{0};
+    serial_ = ++next;
+}
+
 void ConvKernel::pack(const void*, void*) const { FASTCONV_DCHECK(packed_bytes() == 0); }
 
 const std::vector<ConvAlgorithm>& conv_algorithms() {
     static const std::vector<ConvAlgorithm> all = {
-#define FASTCONV_ALGORITHM(name, exact, chain) \
-    {#name, exact, chain, why_not_##name, predict_##name, make_##name},
+#define FASTCONV_ALGORITHM(name, exact, chain, automatic) \
+    {#name, exact, chain, automatic, why_not_##name, predict_##name, make_##name},
 #include "plan/algorithms.inc"
 #undef FASTCONV_ALGORITHM
     };
@@ -29,7 +35,7 @@ const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dty
     const ConvAlgorithm* best = nullptr;
     double least = 0;
     for (const ConvAlgorithm& candidate : conv_algorithms()) {
-        if (!candidate.why_not(problem, dtype).empty()) continue;
+        if (!candidate.automatic || !candidate.why_not(problem, dtype).empty()) continue;
         const double time = candidate.predict(problem, dtype);
         if (best == nullptr || time < least) {
             best = &candidate;

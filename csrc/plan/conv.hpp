@@ -27,20 +27,29 @@ struct ConvArgs {
 // once.
 class ConvKernel {
   public:
+    ConvKernel();
     virtual ~ConvKernel() = default;
     // Runs on the pool. The same bits for any number of threads, with packed weights or without.
     virtual void run(const ConvArgs& args) const = 0;
     // Weights in the order of use, where that pays; 0 where the weights are used as they are.
     virtual size_t packed_bytes() const { return 0; }
     virtual void pack(const void* weight, void* packed) const;
+    // True where packing is dear: eager calls then come with weights from the cache (weight_cache.hpp), always packed.
+    virtual bool keeps_packed() const { return false; }
+    // A number of its own, never used again.
+    uint64_t serial() const { return serial_; }
     // Scratch of one thread, at most.
     virtual size_t scratch_bytes() const = 0;
+
+  private:
+    uint64_t serial_;
 };
 
 struct ConvAlgorithm {
     const char* name;
     bool exact_on_integers;
-    int64_t chain;  // longest chain of additions into one accumulator
+    int64_t chain;   // longest chain of additions into one accumulator
+    bool automatic;  // false: only on request
     // Empty if it takes the problem, else one sentence.
     std::string (*why_not)(const ConvProblem& problem, DType dtype);
     // Predicted seconds for one image on one thread.
@@ -53,7 +62,7 @@ const std::vector<ConvAlgorithm>& conv_algorithms();
 // nullptr for an unknown name.
 const ConvAlgorithm* find_conv_algorithm(const std::string& name);
 
-// The candidate with the least predicted time among those that accept; one choice per problem and machine.
+// The automatic candidate with the least predicted time among those that accept; one choice per problem and machine.
 const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dtype);
 
 // Every candidate with its predicted time or its reason, one per line, the chosen one marked.

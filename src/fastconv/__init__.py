@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._version import __version__
 from .backends import get_backend, list_backends, set_backend, use_backend
+from .config import release_scratch, show_config
 from .errors import BackendUnavailableError, DTypeError, FastconvError, GeometryError, UnknownNameError
 from .ops.adaptive_pool import (
     adaptive_avg_pool1d,
@@ -41,6 +42,7 @@ from .ops.global_pool import global_avg_pool, global_avg_pool_backward, global_m
 from .ops.lp_pool import lp_pool1d, lp_pool1d_backward, lp_pool2d, lp_pool2d_backward, lp_pool3d, lp_pool3d_backward
 from .ops.norm import BatchNormGrads, batch_norm, batch_norm_backward, batch_norm_train, fold_batch_norm
 from .ops.pad import pad, pad_backward
+from .ops.plan import ChainPlan, ConvPlan, plan_chain, plan_conv1d, plan_conv2d, plan_conv3d
 from .ops.pool import (
     max_pool1d,
     max_pool1d_backward,
@@ -52,6 +54,7 @@ from .ops.pool import (
     max_pool3d_backward,
     max_pool3d_with_indices,
 )
+from .ops.unfold import col2im, im2col
 from .ops.unpool import (
     max_unpool1d,
     max_unpool1d_backward,
@@ -65,7 +68,9 @@ from .threads import get_num_threads, set_num_threads
 __all__ = [
     "BackendUnavailableError",
     "BatchNormGrads",
+    "ChainPlan",
     "ConvGrads",
+    "ConvPlan",
     "DTypeError",
     "FastconvError",
     "GeometryError",
@@ -95,6 +100,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_train",
+    "col2im",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -114,6 +120,7 @@ __all__ = [
     "global_avg_pool_backward",
     "global_max_pool",
     "global_max_pool_backward",
+    "im2col",
     "list_backends",
     "lp_pool1d",
     "lp_pool1d_backward",
@@ -138,9 +145,15 @@ __all__ = [
     "max_unpool3d_backward",
     "pad",
     "pad_backward",
+    "plan_chain",
+    "plan_conv1d",
+    "plan_conv2d",
+    "plan_conv3d",
+    "release_scratch",
     "rmsprop_update",
     "set_backend",
     "set_num_threads",
     "sgd_update",
+    "show_config",
     "use_backend",
 ]

@@ -73,9 +73,13 @@ class NumpyBackend(Backend):
                 out += bias[:, None, None, None]
 
     def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
-        """Columns of the gradient by one product, added back tap by tap (col2im)."""
+        """Columns of the gradient by one product, added back tap by tap (col2im); depthwise needs no product."""
         if weight.size == 0:
             dx[...] = 0
+            return
+        if geometry.in_channels == geometry.groups:
+            with np.errstate(all="ignore"):
+                _depthwise_backward_data(geometry, grad_output, weight, dx)
             return
         g = geometry
         per_position = max(1, g.in_channels * int(np.prod(g.kernel)) * dx.itemsize)
@@ -367,3 +371,18 @@ def _multiply_add(geometry: ConvGeometry, padded: Array, weight: Array, target: 
         if any(t):
             total += product
     target[...] = result
+
+
+def _depthwise_backward_data(geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
+    """Add weight times gradient tap by tap, one image and one output channel of every group at a time."""
+    g = geometry
+    images = PaddedImages(g, dx, 1)
+    parts = _by_group(g, weight)[:, :, :, None, None, None]  # (C, K/C, 1, 1, 1, 1, kd, kh, kw)
+    each = g.out_channels // g.groups
+    for n in range(len(dx)):
+        padded = images.buffer(1)[0]
+        for m in range(each):
+            gradient = grad_output[n, m::each]
+            for t, positions in taps(g):
+                padded[positions] += parts[at(slice(None), m, ..., *t)][:, 0] * gradient
+        dx[n] = padded[images.inner]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,21 @@ def _inside(geometry: PoolGeometry, t: tuple[int, int, int]) -> Array:
     return inside
 
 
-def _is_maximum(view: Array, maximum: Array) -> Array:
-    """Where a tap is its window's maximum; NaNs are equal to each other."""
-    equal: Array = view == maximum
-    if view.dtype.kind == "f":
-        equal |= (view != view) & (maximum != maximum)
-    return equal
+def _hits(geometry: PoolGeometry, padded: Array, maximum: Array, has_padding: bool) -> Callable[..., Array]:
+    """The test of a tap: where it lies inside the input and is its window's maximum; NaNs are equal to each other."""
+    nan = maximum != maximum
+    has_nan = bool(nan.any())
+
+    def hits(t: tuple[int, int, int], positions: tuple[Any, ...]) -> Array:
+        view = padded[positions]
+        hit: Array = view == maximum
+        if has_nan:
+            hit |= (view != view) & nan
+        if has_padding:
+            hit &= _inside(geometry, t)
+        return hit
+
+    return hits
 
 
 def _flat_positions(geometry: PoolGeometry, t: tuple[int, int, int]) -> Array:
@@ -91,13 +101,10 @@ def max_pool(geometry: PoolGeometry, x: Array, out: Array, indices: Array | None
         out[run] = maximum
         if indices is None:
             continue
-        at = indices[run]
+        at, hits = indices[run], _hits(geometry, padded, maximum, images.needed)
         at[...] = -1
         for t, positions in reversed(list(taps(geometry))):
-            hit = _is_maximum(padded[positions], maximum)
-            if images.needed:
-                hit &= _inside(geometry, t)
-            np.copyto(at, _flat_positions(geometry, t), where=hit)
+            np.copyto(at, _flat_positions(geometry, t), where=hits(t, positions))
 
 
 def max_pool_backward(geometry: PoolGeometry, grad_output: Array, x: Array, ties: str, dx: Array) -> None:
@@ -107,28 +114,19 @@ def max_pool_backward(geometry: PoolGeometry, grad_output: Array, x: Array, ties
     for run in runs:
         padded = images.load(x[run])
         maximum = _reduce(geometry, padded, np.maximum)
+        hits = _hits(geometry, padded, maximum, images.needed)
         total, share = sums.buffer(run.stop - run.start), grad_output[run]
         if ties == "split":
-            share = share / np.maximum(_ties(geometry, padded, maximum, images.needed), 1).astype(dx.dtype)
+            tied = sum(hits(t, positions).astype(np.int64) for t, positions in taps(geometry))
+            share = share / np.maximum(tied, 1).astype(dx.dtype)
         taken = np.zeros(maximum.shape, bool) if ties == "first" else None
         for t, positions in taps(geometry):
-            hit = _is_maximum(padded[positions], maximum)
-            if images.needed:
-                hit &= _inside(geometry, t)
+            hit = hits(t, positions)
             if taken is not None:
                 hit &= ~taken
                 taken |= hit
             total[positions] += np.where(hit, share, 0)
         dx[run] = total[sums.inner]
-
-
-def _ties(geometry: PoolGeometry, padded: Array, maximum: Array, has_padding: bool) -> Array:
-    """How many taps of each window are its maximum."""
-    count = np.zeros(maximum.shape, np.int64)
-    for t, positions in taps(geometry):
-        hit = _is_maximum(padded[positions], maximum)
-        count += hit & _inside(geometry, t) if has_padding else hit
-    return count
 
 
 def _counts(geometry: PoolGeometry, dtype: np.dtype[Any]) -> Array:

@@ -7,6 +7,7 @@ three components. Every sum is taken in float64 and rounded once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -155,7 +156,7 @@ class ReferenceBackend(Backend):
         On a tie the first is it; the first NaN is the maximum (argmax counts so too); no input at all: the least value.
         Goodfellow, Bengio, Courville: Deep Learning (2016), section 9.3.
         """
-        volume = x.reshape(*x.shape[:2], -1)
+        volume = x.reshape(*x.shape[:2], math.prod(geometry.in_size))
         least = np.dtype(x.dtype).type(
             -np.inf if x.dtype.kind == "f" else 0 if x.dtype.kind == "b" else np.iinfo(x.dtype).min
         )
@@ -179,7 +180,7 @@ class ReferenceBackend(Backend):
         Under "first" only the first maximum of a window takes part, under "all" and "split" each equal one (NaNs count
         as equal to each other).
         """
-        volume, dy = x.reshape(*x.shape[:2], -1), grad_output.astype(np.float64)
+        volume, dy = x.reshape(*x.shape[:2], math.prod(geometry.in_size)), grad_output.astype(np.float64)
         total = np.zeros(volume.shape)
         with np.errstate(all="ignore"):
             for o in _positions(geometry):
@@ -201,7 +202,7 @@ class ReferenceBackend(Backend):
 
     def avg_pool(self, geometry: PoolGeometry, x: Array, out: Array) -> None:
         """y[n, c, o] = (sum over t of x[n, c, o * stride + t * dilation - padding]) / count[o]; zero where count is."""
-        volume, counts = x.reshape(*x.shape[:2], -1).astype(np.float64), _counts(geometry)
+        volume, counts = x.reshape(*x.shape[:2], math.prod(geometry.in_size)).astype(np.float64), _counts(geometry)
         with np.errstate(all="ignore"):
             for o in _positions(geometry):
                 out[_at(_ALL, _ALL, *o)] = (

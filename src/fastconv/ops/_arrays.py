@@ -24,6 +24,7 @@ __all__ = [
     "native",
     "new_or_checked",
     "real_array",
+    "store",
 ]
 
 _FLOAT32 = np.dtype(np.float32)
@@ -111,6 +112,12 @@ def check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
     return out
 
 
+def store(target: Array, values: Array) -> None:
+    """Write a result in the dtype it is wanted in; what is too large for it becomes infinite, silently."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        target[...] = values
+
+
 GeometryT = TypeVar("GeometryT", ConvGeometry, PoolGeometry)
 
 
@@ -155,7 +162,8 @@ class Frame(Generic[GeometryT]):
 
     def vector(self, array: Array | None) -> Array | None:
         """A bias as the backend reads it."""
-        return None if array is None else self._ready(array)
+        with np.errstate(over="ignore"):  # a bias is cast, it does not promote
+            return None if array is None else self._ready(array)
 
     def into(self, view: Array, kernel: Callable[[Array], None]) -> None:
         """Run a kernel that writes its result, directly into ``view`` where the backend can."""
@@ -166,8 +174,7 @@ class Frame(Generic[GeometryT]):
         else:
             buffer = np.empty(view.shape, self.dtype)
             kernel(buffer)
-            with np.errstate(over="ignore", invalid="ignore"):
-                view[...] = buffer
+            store(view, buffer)
 
     def _ready(self, view: Array) -> Array:
         if view.dtype != self.dtype or not view.dtype.isnative:
@@ -208,12 +215,23 @@ class Memo(dict[Any, Any]):
 
 
 def call_key(numbers: tuple[Any, ...], names: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...] | None:
-    """What a call is remembered by; None for arguments that are looked at each time (lists, NumPy integers).
+    """What a call is remembered by; None for arguments that are looked at each time (NumPy's integers and arrays).
 
     marshal writes numbers with their types (True, 1 and 1.0 differ) and costs less than looking at each of them.
     """
     try:
         seen = [None if a is None else (a.__class__, a.shape, a.dtype) for a in arrays]
-        return (dumps(numbers, 2), names, *seen)
+        written = dumps(numbers, 2)
     except (AttributeError, ValueError):
         return None
+    # NumPy's numbers are written as bare bytes ("s"), in which np.int8(1) and np.True_ are the same
+    if b"s" in written and not _is_plain(numbers):
+        return None
+    return (written, names, *seen)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an argument is made of Python's own numbers, strings and sequences."""
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(v) for v in value)
+    return value is None or value.__class__ in (int, bool, float, str)

@@ -21,6 +21,7 @@ from ._arrays import (
     kernel_dtype,
     new_or_checked,
     real_array,
+    store,
 )
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
@@ -155,17 +156,18 @@ class _Backward:
                 frame.weight_view(dw),
                 lambda into: self.backend.conv_backward_weight(frame.geometry, dy, x5, into, bias),
             )
-            if db is not None:
-                db[...] = bias
+            if db is not None and bias is not None:
+                store(db, bias)
         elif db is not None:
-            db[...] = _sum_over_positions(g, grad_output)
+            store(db, _sum_over_positions(g, grad_output))
         return ConvGrads(dx, dw, db)
 
 
 def _sum_over_positions(geometry: ConvGeometry, grad_output: Array) -> Array:
     """Sum for each channel, in float64: the gradient to a bias alone."""
     channel = grad_output.ndim - 1 if geometry.channels_last else grad_output.ndim - geometry.rank - 1
-    total: Array = grad_output.sum(axis=tuple(a for a in range(grad_output.ndim) if a != channel), dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total: Array = grad_output.sum(axis=tuple(a for a in range(grad_output.ndim) if a != channel), dtype=np.float64)
     return total
 
 
@@ -194,7 +196,8 @@ class _Transposed:
         def kernel(y: Array) -> None:
             self.backend.conv_backward_data(frame.geometry, x5, w5, y)
             if b is not None:
-                y += b.reshape(self.bias_shape)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    y += b.reshape(self.bias_shape)
             if self.activation is not None:
                 activate_in_place(self.backend, y, self.activation)
 
@@ -240,7 +243,7 @@ class _TransposedBackward:
                 lambda into: self.backend.conv_backward_weight(frame.geometry, x5, dy, into, None),
             )
         if db is not None:
-            db[...] = _sum_over_positions(g, grad_output)
+            store(db, _sum_over_positions(g, grad_output))
         return ConvGrads(dx, dw, db)
 
 

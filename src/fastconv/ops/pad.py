@@ -11,7 +11,7 @@ from ..backends import registry
 from ..backends.protocol import Array, Backend
 from ..errors import GeometryError
 from ..geometry import ConvGeometry, PadGeometry, pad_geometry
-from ._arrays import float_dtype, kernel_dtype, native, new_or_checked, real_array
+from ._arrays import float_dtype, kernel_dtype, native, new_or_checked, real_array, store
 
 __all__ = ["pad", "pad_backward"]
 
@@ -128,7 +128,7 @@ def pad_backward(
         dx = np.empty(smaller, dy.dtype)
         runs_on.pad_backward(geometry, dy.reshape(geometry.out_shape), dx.reshape(geometry.in_shape))
         dy = dx
-    result[...] = dy
+    store(result, dy)
     return result
 
 
@@ -150,7 +150,7 @@ def unpad_gradient(backend: Backend, geometry: ConvGeometry, padded: Array, view
     pads = ((0, 0), *geometry.padding, (0, 0)) if last else ((0, 0), (0, 0), *geometry.padding)
     dx = np.empty(view.shape, padded.dtype)
     backend.pad_backward(PadGeometry(view.shape, pads, geometry.padding_mode), padded, dx)
-    view[...] = dx
+    store(view, dx)
 
 
 def _pairs(shape: tuple[int, ...], pad_width: Any) -> list[tuple[int, int]]:

@@ -1,0 +1,236 @@
+// Winograd convolution of whole batches: packed weights, blocks of tiles, threads. The idea stands in winograd.hpp.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "algorithms/microkernel_kernels.hpp"
+#include "algorithms/rows_kernels.hpp"
+#include "algorithms/winograd_kernels.hpp"
+#include "plan/candidates.hpp"
+#include "runtime/float_mode.hpp"
+#include "runtime/machine.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace fastconv {
+
+namespace {
+
+constexpr int kPanelVectors = 2;
+// Additions into one accumulator before a partial sum is set aside: keeps the error bound of long reductions.
+constexpr int64_t kChain = 256;
+
+// How a batch is cut. Sums do not depend on it: every row of a matrix product is computed by itself.
+struct Blocks {
+    int64_t tiles;      // of the batch
+    int64_t per_block;  // tiles that are transformed together
+    int64_t count;
+    bool shared;  // too few tiles: they are all transformed first, then the weights' panels are shared out
+};
+
+template <class T>
+class Winograd final : public ConvKernel {
+  public:
+    Winograd(const ConvProblem& p, int m)
+        : p_(p), m_(m), positions_(int64_t{m + 2} * (m + 2)), lanes_(micro<T>().lanes), width_(kPanelVectors * lanes_),
+          tiles_y_(ceil_div(p.out_size[1], m)), tiles_x_(ceil_div(p.out_size[2], m)),
+          blocks_(ceil_div(p.in_channels, lanes_)), panels_(ceil_div(p.out_channels, width_)),
+          panel_size_(positions_ * blocks_ * lanes_ * width_) {
+        // What lies beyond the last output reads zeros.
+        const auto map = [&](int axis, int64_t tiles) {
+            std::vector<int32_t> to(static_cast<size_t>(tiles * m + 2), -1);
+            for (int64_t i = 0; i < p.out_size[axis] + 2; i++)
+                to[static_cast<size_t>(i)] =
+                    static_cast<int32_t>(axis_source(p.mode, p.in_size[axis], i - p.pad_lo[axis]));
+            return to;
+        };
+        rows_ = map(1, tiles_y_);
+        cols_ = map(2, tiles_x_);
+    }
+
+    // [panel][position][channel][lane], then the weights as they are, [tap][channel][K].
+    size_t packed_bytes() const override {
+        return static_cast<size_t>(panels_ * panel_size_ + plain_size()) * sizeof(T);
+    }
+    bool keeps_packed() const override { return true; }
+
+    void pack(const void* weight, void* packed) const override {
+        const T* const source = static_cast<const T*>(weight);
+        T* const to = static_cast<T*>(packed);
+        const int64_t c = p_.in_channels, k = p_.out_channels, row = panels_ * width_;
+        const int64_t k_step = p_.channels_last ? 1 : c * 9, c_step = p_.channels_last ? k : 9;
+        const int64_t tap_step = p_.channels_last ? c * k : 1;
+        T* const plain = to + panels_ * panel_size_;
+        parallel_for(panels_, [&](int64_t panel) {
+            const int vectors = panel_vectors(panel);
+            T* const begin = to + panel * panel_size_;
+            std::memset(begin, 0, static_cast<size_t>(panel_size_) * sizeof(T));
+            for (int v = 0; v < kPanelVectors; v++) {
+                const int64_t first = panel * width_ + v * lanes_, count = std::clamp<int64_t>(k - first, 0, lanes_);
+                if (v < vectors)
+                    kernels().weight(source + first * k_step, k_step, c_step, tap_step, c, count, begin + v * lanes_,
+                                     vectors * lanes_, blocks_ * lanes_ * vectors * lanes_);
+                for (int64_t tap = 0; tap < 9; tap++)
+                    for (int64_t i = 0; i < c; i++)
+                        for (int64_t j = 0; j < lanes_; j++)
+                            plain[(tap * c + i) * row + first + j] =
+                                j < count ? source[(first + j) * k_step + i * c_step + tap * tap_step] : T(0);
+            }
+        });
+    }
+
+    size_t scratch_bytes() const override {
+        const Blocks b = cut(1, 1);
+        return static_cast<size_t>(tiles_size(b.per_block) + products_size(b.per_block)) * sizeof(T);
+    }
+
+    void run(const ConvArgs& args) const override {
+        const FlushToZero flush;
+        const T* const packed = static_cast<const T*>(args.packed);
+        const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
+        const WinogradJob<T> job{static_cast<const T*>(args.x), static_cast<T*>(args.out), static_cast<const T*>(args.add),
+                                 static_cast<const T*>(args.bias),
+                                 !clamps ? Clamp::none : args.activation == Activation::relu ? Clamp::relu : Clamp::relu6,
+                                 p_.channels_last, p_.in_channels, p_.out_channels, p_.in_size[1], p_.in_size[2],
+                                 p_.out_size[1], p_.out_size[2], tiles_y_, tiles_x_, rows_.data(), cols_.data(),
+                                 packed + panels_ * panel_size_, panels_ * width_};
+        const Blocks b = cut(args.batch, num_threads());
+        if (b.shared) {
+            ScratchFrame frame;
+            const WinogradTiles<T> v = lay_out(frame.take<T>(tiles_size(b.tiles)), b.tiles);
+            parallel_for(blocks_, [&](int64_t c) { kernels().input(job, 0, b.tiles, c, c + 1, v); });
+            parallel_for(panels_, [&](int64_t panel) {
+                ScratchFrame inner;
+                multiply(job, packed, 0, b.tiles, panel, v, inner.take<T>(products_size(b.tiles)));
+            });
+        } else {
+            parallel_for(b.count, [&](int64_t block) {
+                const Range tiles = part_of(b.tiles, b.count, block);
+                ScratchFrame frame;
+                const WinogradTiles<T> v = lay_out(frame.take<T>(tiles_size(tiles.size())), tiles.size());
+                T* const products = frame.take<T>(products_size(tiles.size()));
+                kernels().input(job, tiles.begin, tiles.size(), 0, blocks_, v);
+                for (int64_t panel = 0; panel < panels_; panel++)
+                    multiply(job, packed, tiles.begin, tiles.size(), panel, v, products);
+            });
+        }
+        if (!clamps && args.activation != Activation::none) activate(args);
+    }
+
+    // Seconds for one image, as the mean over a single one and a batch of 16; constants seen on AVX-512.
+    double predict(DType dtype) const {
+        const double peak = peak_flops(dtype), lane_cycle = 4.0 * lanes_ / peak;  // one vector FMA on each of two units
+        const double tiles = static_cast<double>(tiles_y_ * tiles_x_), c = static_cast<double>(blocks_);
+        const double k = static_cast<double>(ceil_div(p_.out_channels, lanes_)), p = static_cast<double>(positions_);
+        const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (0.85 * peak);
+        const double transforms = tiles * lane_cycle * p * (13.0 * c + 13.0 * k);
+        const double weights = static_cast<double>(panels_ * panel_size_) * sizeof(T);
+        const double passes = static_cast<double>(cut(1, 1).count + cut(16, 1).count) / 17.0;
+        const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 25e9 : 0;
+        return multiply + transforms + stream;
+    }
+
+  private:
+    const WinogradKernels<T>& kernels() const { return winograd_kernels_of<T>(m_); }
+    int64_t plain_size() const { return 9 * p_.in_channels * panels_ * width_; }
+    static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));  // keeps positions out of step in the cache
+    int64_t tiles_size(int64_t tiles) const { return positions_ * (tiles * blocks_ * lanes_ + kLine); }
+    int64_t products_size(int64_t tiles) const { return positions_ * (tiles * width_ + kLine); }
+    WinogradTiles<T> lay_out(T* values, int64_t tiles) const {
+        return {values, tiles * blocks_ * lanes_ + kLine, tiles * lanes_};
+    }
+    // The last panel is one vector wide where that is enough.
+    int panel_vectors(int64_t panel) const { return p_.out_channels - panel * width_ > lanes_ ? kPanelVectors : 1; }
+
+    Blocks cut(int64_t batch, int threads) const {
+        const int64_t tiles = batch * tiles_y_ * tiles_x_, rows = micro<T>().channel_rows;
+        // Transformed tiles, the products of one panel and two positions of its weights share L2.
+        const auto budget = static_cast<int64_t>(l2_bytes() * 6 / 10 / sizeof(T));
+        const int64_t fixed = 2 * blocks_ * lanes_ * width_, each = positions_ * (blocks_ * lanes_ + width_);
+        const int64_t fitting = std::max<int64_t>(0, budget - fixed) / each;
+        const int64_t most = std::clamp<int64_t>(fitting / rows * rows, rows, 8 * rows);
+        int64_t count = ceil_div(tiles, most);
+        if (threads > 1 && count < 4 * threads) count = round_up(count, threads);
+        if (threads > 1 && tiles < count * rows) return {tiles, tiles, 1, true};
+        return {tiles, ceil_div(tiles, count), count, false};
+    }
+
+    // Products of one panel of weights with some tiles, and the outputs they make.
+    void multiply(const WinogradJob<T>& job, const T* packed, int64_t first, int64_t count, int64_t panel,
+                  const WinogradTiles<T>& v, T* products) const {
+        const Micro<T>& kernel = micro<T>();
+        const int vectors = panel_vectors(panel);
+        const int64_t width = vectors * lanes_, stride = count * width + kLine, tiles = ceil_div(count, kernel.channel_rows);
+        ScratchFrame frame;
+        const int64_t chain = std::min(kChain / lanes_, blocks_);
+        int64_t* const offsets = frame.take<int64_t>(chain);
+        for (int64_t b = 0; b < chain; b++) offsets[b] = b * v.block_stride;
+        ChannelTile<T> call;
+        call.x_row = lanes_;
+        call.offsets = offsets;
+        call.length = lanes_;
+        call.out_row = call.channels = width;
+        for (int64_t p = 0; p < positions_; p++) {
+            const T* const w = packed + panel * panel_size_ + p * blocks_ * lanes_ * width;
+            for (int64_t t = 0; t < tiles; t++) {
+                const Range rows = part_of(count, tiles, t);
+                call.out = products + p * stride + rows.begin * width;
+                for (int64_t b = 0; b < blocks_; b += chain) {
+                    call.x = v.values + p * v.position_stride + b * v.block_stride + rows.begin * lanes_;
+                    call.segments = std::min(chain, blocks_ - b);
+                    call.w = w + b * lanes_ * width;
+                    call.accumulate = b > 0;
+                    kernel.channels[rows.size()][vectors](call);
+                }
+            }
+        }
+        kernels().output(job, first, count, panel * width_, vectors, products, stride);
+    }
+
+    // Activations that are more than a clamp: one more pass over the output.
+    void activate(const ConvArgs& args) const {
+        const int64_t total = args.batch * p_.out_channels * p_.out_pixels(), piece = 16384;
+        parallel_for(ceil_div(total, piece), [&](int64_t i) {
+            const int64_t begin = i * piece;
+            rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + begin, 1, 0, std::min(piece, total - begin));
+        });
+    }
+
+    ConvProblem p_;
+    int m_;
+    int64_t positions_, lanes_, width_, tiles_y_, tiles_x_, blocks_, panels_, panel_size_;
+    std::vector<int32_t> rows_, cols_;
+};
+
+std::string why_not(const ConvProblem& p) {
+    if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
+    if (p.stride[1] != 1 || p.stride[2] != 1) return "Winograd needs stride 1";
+    if (p.dilation[1] != 1 || p.dilation[2] != 1) return "Winograd needs dilation 1";
+    if (p.in_size[0] != 1 || p.out_size[0] != 1) return "Winograd needs two-dimensional data";
+    if (p.groups != 1) return "Winograd needs groups=1";
+    if (p.in_channels == 0) return "there are no input channels";
+    return "";
+}
+
+double predict(const ConvProblem& p, DType dtype, int m) {
+    return dtype == DType::f32 ? Winograd<float>(p, m).predict(dtype) : Winograd<double>(p, m).predict(dtype);
+}
+
+std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, int m) {
+    if (dtype == DType::f32) return std::make_unique<Winograd<float>>(p, m);
+    return std::make_unique<Winograd<double>>(p, m);
+}
+
+}  // namespace
+
+std::string why_not_winograd_2x3(const ConvProblem& p, DType) { return why_not(p); }
+std::string why_not_winograd_4x3(const ConvProblem& p, DType) { return why_not(p); }
+std::string why_not_winograd_6x3(const ConvProblem& p, DType) { return why_not(p); }
+double predict_winograd_2x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 2); }
+double predict_winograd_4x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 4); }
+double predict_winograd_6x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 6); }
+std::unique_ptr<ConvKernel> make_winograd_2x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 2); }
+std::unique_ptr<ConvKernel> make_winograd_4x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 4); }
+std::unique_ptr<ConvKernel> make_winograd_6x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 6); }
+
+}  // namespace fastconv

@@ -1,0 +1,63 @@
+// Transposition of a square of vectors in registers: from rows of pixels to pixels of channels and back.
+#pragma once
+
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+template <int Bytes>
+struct IntOf {
+    using type = int32_t;
+};
+template <>
+struct IntOf<8> {
+    using type = int64_t;
+};
+
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeIndices<0, I...> {
+    using type = Indices<I...>;
+};
+
+// Blocks of S lanes taken in turn from a and b: the even blocks of both, or the odd ones.
+template <int S, bool Odd, class V, int... I>
+FASTCONV_INLINE V blocks(V a, V b, Indices<I...>) {
+    constexpr int L = lanes_of<V>;
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, ((I & S) ? (I - S + (Odd ? S : 0) + L) : (I + (Odd ? S : 0)))...);
+#else
+    using Int = vec<typename IntOf<sizeof(scalar_of<V>)>::type, L>;
+    return __builtin_shuffle(a, b, Int{((I & S) ? (I - S + (Odd ? S : 0) + L) : (I + (Odd ? S : 0)))...});
+#endif
+}
+
+template <int S, class V>
+FASTCONV_INLINE void transpose_step(V* rows) {
+    constexpr int L = lanes_of<V>;
+    using All = typename MakeIndices<L>::type;
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) {
+        if (i & S) continue;
+        const V a = rows[i], b = rows[i + S];
+        rows[i] = blocks<S, false>(a, b, All{});
+        rows[i + S] = blocks<S, true>(a, b, All{});
+    }
+}
+
+// rows[i][j] -> rows[j][i]; as many vectors as a vector has lanes, kept in registers where there are enough.
+template <class V>
+FASTCONV_INLINE void transpose(V* rows) {
+    constexpr int L = lanes_of<V>;
+    if constexpr (L >= 2) transpose_step<1>(rows);
+    if constexpr (L >= 4) transpose_step<2>(rows);
+    if constexpr (L >= 8) transpose_step<4>(rows);
+    if constexpr (L >= 16) transpose_step<8>(rows);
+}
+
+}  // namespace
+FASTCONV_END_ISA

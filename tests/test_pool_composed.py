@@ -1,0 +1,100 @@
+"""Poolings composed above the backends: powers, adaptive, global, and unpooling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from support import function, pairs
+
+import fastconv
+from fastconv.testing import POOL_CASES, PoolCase, assert_close, tolerance, values
+
+PLAIN = tuple(c for c in POOL_CASES if not c.dilated)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize(("case", "backend"), pairs(PLAIN[::9]), indirect=["backend"])
+def test_power(case: PoolCase, backend: str, norm: float) -> None:
+    """(sum |x|^p)^(1/p), of what lies in the array."""
+    x = values("normal", case.x_shape, case.dtype, case.name)
+    y = function("lp_pool", case.rank)(x, norm, case.kernel, **case.keywords, backend=backend)
+    expected = oracles.windows_avg_pool(case, x, norm)
+    assert y.dtype == case.dtype
+    # the sum's error, shrunk by the root, and a few roundings of powers and root
+    allowed = tolerance(case.dtype, 4 * math.prod(case.kernel) + 16, expected)
+    assert_close(y, expected, allowed, case.name)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0])
+def test_power_gradient(backend: str, norm: float) -> None:
+    """Against finite differences: central, in float64."""
+    case = PoolCase((6, 7), (3, 2), (2, 2), dtype="float64")
+    x = np.abs(values("normal", case.x_shape, case.dtype, case.name)) + 0.5
+    keywords = {**case.keywords, "backend": backend}
+    dy = values("normal", oracles.windows_avg_pool(case, x).shape, "float64", "dy")
+    dx = fastconv.lp_pool2d_backward(dy, x, norm, case.kernel, **keywords)
+    direction = values("normal", x.shape, "float64", "direction")
+    step = 2.0**-14
+
+    def loss(at: float) -> float:
+        return float((dy * fastconv.lp_pool2d(x + at * step * direction, norm, case.kernel, **keywords)).sum())
+
+    slope = (loss(1) - loss(-1)) / (2 * step)
+    size = np.array((abs(dy) * oracles.windows_avg_pool(case, x, norm)).sum())
+    # rounding of the loss over the step, and the third derivative's share, of order step squared
+    allowed = tolerance("float64", dy.size, size) / step + 100 * size * step**2
+    assert_close(np.array((dx * direction).sum()), np.array(slope), allowed)
+
+
+SIZES = [((7, 10), (3, 4)), ((5, 5), (5, 5)), ((4, 3), (6, 7)), ((9, 8), 1), ((13, 17), (5, 1)), ((11,), (4,))]
+SIZES += [((4, 5, 6), (2, 3, 5))]
+
+
+@pytest.mark.parametrize(("size", "output"), SIZES, ids=str)
+def test_adaptive(backend: str, size: tuple[int, ...], output: Any) -> None:
+    """PyTorch's windows: from floor(i*n/out) to ceil((i+1)*n/out), overlapping where they must."""
+    oracles.needs_torch()
+    torch = oracles.torch
+    x = values("integers", (2, 3, *size), "float64", "adaptive")
+    for kind in ("avg", "max"):
+        tx = torch.from_numpy(x).requires_grad_()
+        theirs = getattr(torch.nn.functional, f"adaptive_{kind}_pool{len(size)}d")(tx, output)
+        y = function(f"adaptive_{kind}_pool", len(size))(x, output, backend=backend)
+        magnitude = np.full(y.shape, 3.0)
+        allowed = tolerance("float64", math.prod(size), magnitude, exact=kind == "max")
+        assert_close(y, theirs.detach().numpy(), allowed, kind)
+        dy = values("integers", y.shape, "float64", "dy")
+        theirs.backward(torch.from_numpy(dy))
+        dx = function(f"adaptive_{kind}_pool", len(size), "_backward")(dy, x, output, backend=backend)
+        allowed = tolerance("float64", dy.size, np.full(x.shape, 3.0 * dy.size), exact=kind == "max")
+        assert_close(dx, tx.grad.numpy(), allowed, f"gradient of {kind}")
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[len(size)]
+    y_last = function("adaptive_max_pool", len(size))(last, output, layout=layout, backend=backend)
+    assert_close(np.moveaxis(y_last, -1, 1), function("adaptive_max_pool", len(size))(x, output, backend=backend))
+
+
+def test_global(backend: str) -> None:
+    x = values("integers", (2, 3, 5, 7), "float64", "global")
+    assert_close(fastconv.global_max_pool(x, backend=backend), x.max(axis=(2, 3), keepdims=True))
+    y = fastconv.global_avg_pool(x, keepdims=False, backend=backend)
+    assert y.shape == (2, 3)
+    assert_close(y, x.mean(axis=(2, 3)), tolerance("float64", 35, np.full(y.shape, 3.0)))
+
+
+def test_unpool(backend: str) -> None:
+    """Back to where the maxima were; zero elsewhere; the size that came in where it is named."""
+    x = values("normal", (2, 3, 7, 9), "float32", "unpool")
+    y, indices = fastconv.max_pool2d_with_indices(x, 2, backend=backend)
+    back = fastconv.max_unpool2d(y, indices, 2, output_size=(7, 9), backend=backend)
+    expected = np.zeros(x.shape, np.float32)
+    np.put_along_axis(expected.reshape(2, 3, -1), indices.reshape(2, 3, -1), y.reshape(2, 3, -1), -1)
+    assert_close(back, expected)
+    even, places = fastconv.max_pool2d_with_indices(x[:, :, :6, :8], 2, backend=backend)
+    assert fastconv.max_unpool2d(even, places, 2, backend=backend).shape == (2, 3, 6, 8)
+    again = fastconv.max_pool2d(np.where(expected != 0, expected, -np.inf), 2, backend=backend)
+    assert_close(again, y)
