@@ -17,7 +17,6 @@ import pathlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from ..errors import BackendUnavailableError, UnknownNameError
@@ -63,6 +62,8 @@ class BackendStatus:
 
 def _targets() -> dict[str, str]:
     """Every known backend with where it lives; a third party cannot take a built-in name."""
+    from importlib import metadata  # a third of the time of ``import fastconv``, and seldom needed
+
     found = {ep.name: ep.value for ep in metadata.entry_points(group=_ENTRY_POINTS)}
     return _BUILTIN | {name: value for name, value in sorted(found.items()) if name not in _BUILTIN}
 
@@ -117,7 +118,7 @@ def get_backend(name: str) -> Backend:
     backend = _loaded.get(name) if isinstance(name, str) else None
     if backend is not None:
         return backend
-    targets = _targets()
+    targets = _BUILTIN if isinstance(name, str) and name in _BUILTIN else _targets()
     if not isinstance(name, str) or name not in targets:
         near = difflib.get_close_matches(str(name), targets, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
