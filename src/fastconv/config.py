@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
-import platform
 import sys
 from typing import Any
 
@@ -65,7 +63,7 @@ def show_config(*, verbose: bool = True) -> dict[str, Any]:
         backends[status.name] = line
     config = {
         "version": __version__,
-        "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.platform})",
+        "python": f"{sys.implementation.name} {sys.version.split()[0]} ({sys.platform})",
         "numpy": np.__version__,
         "blas": _blas(),
         "cpu": _cpu(),
@@ -104,8 +102,10 @@ def _blas() -> str:
 
 
 def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    import platform
+
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

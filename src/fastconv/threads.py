@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -81,6 +80,8 @@ def _default_num_threads() -> int:
 
 def _cgroup_quota() -> int | None:
     """Processors that the control group allows (version 2, then 1), rounded up; None without a limit."""
+    import pathlib  # not at the top: it costs more than all of this module
+
     root = pathlib.Path("/sys/fs/cgroup")
     try:
         if (root / "cpu.max").exists():

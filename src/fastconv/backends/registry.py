@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import importlib
-import json
 import os
-import pathlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +59,7 @@ class BackendStatus:
 
 def _targets() -> dict[str, str]:
     """Every known backend with where it lives; a third party cannot take a built-in name."""
-    from importlib import metadata  # a third of the time of ``import fastconv``, and seldom needed
+    from importlib import metadata
 
     found = {ep.name: ep.value for ep in metadata.entry_points(group=_ENTRY_POINTS)}
     return _BUILTIN | {name: value for name, value in sorted(found.items()) if name not in _BUILTIN}
@@ -70,6 +67,9 @@ def _targets() -> dict[str, str]:
 
 def build_info() -> dict[str, Any]:
     """What the installation recorded about its compiled parts; empty if it recorded nothing."""
+    import json  # seldom needed imports stand where they are needed: ``import fastconv`` stays light
+    import pathlib
+
     path = pathlib.Path(__file__).parent.parent / "_build_info.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -120,6 +120,8 @@ def get_backend(name: str) -> Backend:
         return backend
     targets = _BUILTIN if isinstance(name, str) and name in _BUILTIN else _targets()
     if not isinstance(name, str) or name not in targets:
+        import difflib
+
         near = difflib.get_close_matches(str(name), targets, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownNameError(f"backend must be one of {', '.join(targets)}, received {name!r}{hint}")
