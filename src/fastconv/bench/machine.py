@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
-import sys
 import time
 from importlib import metadata
 from typing import Any
@@ -48,7 +47,7 @@ def _caches() -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "fastconv": fastconv.__version__}
+    found = {"fastconv": fastconv.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -57,35 +56,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _blas() -> str:
-    """The linear algebra library of NumPy, which the numpy backend runs on."""
-    try:
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        return f"{blas['name']} {blas.get('version', '')}".strip()
-    except (KeyError, TypeError):
-        return "unknown"
-
-
 def describe() -> dict[str, Any]:
-    """Everything known about this machine without measuring it; plain values, ready for JSON."""
+    """What ``fastconv.show_config`` tells, and what else figures depend on; plain values, ready for JSON."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    backends = {}
-    for status in fastconv.list_backends():
-        config = fastconv.get_backend(status.name).config() if status.available else {}
-        backends[status.name] = {"available": status.available, "reason": status.reason, **config}
-    return {
-        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+    return fastconv.show_config(verbose=False) | {
         "architecture": platform.machine(),
         "features": [name for name in _FEATURES if name in flags],
         "caches": _caches(),
-        "processors": affinity,
-        "threads": fastconv.get_num_threads(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
-        "blas": _blas(),
         "versions": _versions(),
-        "backends": backends,
     }
 
 
@@ -117,7 +98,7 @@ def summary(machine: dict[str, Any]) -> list[str]:
     """The lines that stand above every table: what was measured, on what."""
     versions = " ".join(f"{name} {version}" for name, version in machine["versions"].items())
     caches = " ".join(f"{name} {size}" for name, size in machine["caches"].items())
-    isa = machine["backends"].get("cpp", {}).get("isa")
+    isa = machine["isa"]
     lines = [
         f"{machine['cpu']}, {machine['processors']} processors, caches {caches or 'unknown'}",
         f"features: {' '.join(machine['features']) or 'unknown'}" + (f"; kernels in use: {isa}" if isa else ""),
@@ -129,8 +110,3 @@ def summary(machine: dict[str, Any]) -> list[str]:
             f"measured now: matrix product {best['matmul_gflops']:.0f} GFLOP/s, copy {best['copy_gbs']:.1f} GB/s"
         )
     return lines
-
-
-def python_line() -> str:
-    """Which Python this is, and where."""
-    return f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"

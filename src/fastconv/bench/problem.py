@@ -168,6 +168,11 @@ class Problem:
         x_passes = 2 if self.layer.op == "max_pool" and self.layer.backward else 1  # read for its maxima, and written
         return int((math.prod(self.y_shape) + self.x.size * x_passes) * self.dtype.itemsize)
 
+    @property
+    def outputs(self) -> int:
+        """Number of output elements: what the time of the naive reference grows with."""
+        return math.prod(self.y_shape)
+
     def algorithm(self, backend: str, algorithm: str = "auto") -> str:
         """The algorithm that this backend runs; empty for operations that have no choice."""
         layer = self.layer

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import fastconv
 
-from ..bench.machine import describe, python_line, summary
+from ..bench.machine import describe, summary
 from ._terminal import print_json
 
 __all__ = ["add_arguments", "run"]
@@ -25,10 +26,15 @@ def run(args: argparse.Namespace) -> int:
         print_json({"schema": 1, "version": fastconv.__version__, "machine": machine})
         return 0
     print(f"fastconv {fastconv.__version__} in {fastconv.__path__[0]}")
-    print(python_line())
+    print(f"{machine['python']}, {sys.executable}")
     for line in summary(machine):
         print(line)
-    print("\nbackends")
+    build = machine["build"]
+    if build.get("compiled"):
+        print(f"compiled parts: {build.get('compiler')}, {build.get('build_type')}, for {' '.join(build.get('isas', []))}")
+    else:
+        print(f"no compiled parts: {build.get('reason') or 'the installation recorded nothing about them'}")
+    print(f"\nbackends, {machine['backend']} where none is named")
     for status in fastconv.list_backends():
         print(f"  {status.name:10} {'available' if status.available else 'missing'}{_details(machine, status.name)}")
         if not status.available:
@@ -37,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _details(machine: dict[str, Any], name: str) -> str:
-    """What a backend tells about itself: instruction set, compiler, versions."""
+    """What a backend tells about itself: instruction set, compiler, versions, promises."""
     facts = {k: v for k, v in machine["backends"][name].items() if k not in ("available", "reason")}
-    return "".join(f", {key} {value}" for key, value in facts.items())
+    plain = [f"{key} {value}" for key, value in facts.items() if not isinstance(value, (bool, dict, list, tuple))]
+    promises = [key.replace("_", "-") for key, value in facts.items() if value is True]
+    return "".join(f", {text}" for text in plain + promises)
 
 
 def _why(name: str) -> str:
