@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -60,7 +61,7 @@ def test_names_are_unique_and_layers_are_distinct() -> None:
 
 def test_find_layers_by_suite_part_and_shape() -> None:
     assert find_layers(["vgg16"]) == list(SUITES["vgg16"])
-    assert [layer.name for layer in find_layers(["stem"])][0].startswith("resnet50/stem")
+    assert find_layers(["stem"])[0].name.startswith("resnet50/stem")
     assert find_layers(["8x9x7>4k3"])[0].size == (9, 7)
     assert len(find_layers(["vgg16", "vgg16"])) == 9
     with pytest.raises(ValueError, match="nothing is called 'resnet51'"):
@@ -77,7 +78,7 @@ def test_shapes_are_read_in_full() -> None:
 
 @pytest.mark.parametrize("text", ["3x8x8", "x8>4", "3x8x8>4q3", "3x8x8>4k3x3x3", "3x8x8>4g2", "3x8x8>4g0", "3>4", ""])
 def test_wrong_shapes_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a shape|groups|axes"):
+    with pytest.raises(ValueError, match=r"is not a shape|groups|axes"):
         parse_shape(text)
 
 
@@ -125,7 +126,7 @@ def test_turns_are_interleaved_and_counted() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
     timings = interleave(calls, seconds=0.002, rounds=3)
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes == 5
     assert all(t.turns == 3 and t.calls > 3 and t.best <= t.median for t in timings.values())
 

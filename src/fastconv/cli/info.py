@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     build = machine["build"]
     if build.get("compiled"):
-        print(f"compiled parts: {build.get('compiler')}, {build.get('build_type')}, for {' '.join(build.get('isas', []))}")
+        isas = " ".join(build.get("isas", []))
+        print(f"compiled parts: {build.get('compiler')}, {build.get('build_type')}, for {isas}")
     else:
         print(f"no compiled parts: {build.get('reason') or 'the installation recorded nothing about them'}")
     print(f"\nbackends, {machine['backend']} where none is named")
