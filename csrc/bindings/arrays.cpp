@@ -15,6 +15,12 @@ E named(const std::array<std::pair<const char*, E>, N>& table, const std::string
     throw py::value_error(std::string("unknown ") + what + " '" + name + "'");
 }
 
+std::vector<int64_t> data_shape(bool channels_last, int64_t batch, int64_t channels,
+                                const int64_t (&size)[3]) {
+    if (channels_last) return {batch, size[0], size[1], size[2], channels};
+    return {batch, channels, size[0], size[1], size[2]};
+}
+
 }  // namespace
 
 DType float_dtype(const py::object& dtype) {
@@ -46,6 +52,20 @@ Activation activation(const std::optional<std::string>& name) {
         {"hard_swish", Activation::hard_swish},
     }};
     return name ? named(table, *name, "activation") : Activation::none;
+}
+
+std::vector<int64_t> x_shape(const ConvProblem& p, int64_t batch) {
+    return data_shape(p.channels_last, batch, p.in_channels, p.in_size);
+}
+
+std::vector<int64_t> out_shape(const ConvProblem& p, int64_t batch) {
+    return data_shape(p.channels_last, batch, p.out_channels, p.out_size);
+}
+
+std::vector<int64_t> weight_shape(const ConvProblem& p) {
+    const int64_t k = p.out_channels, c = p.group_in(), *s = p.kernel;
+    if (p.channels_last) return {s[0], s[1], s[2], c, k};
+    return {k, c, s[0], s[1], s[2]};
 }
 
 const void* readable(const py::array& array, DType dtype, const std::vector<int64_t>& shape,

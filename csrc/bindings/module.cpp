@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
     fastconv::register_conv(m);
     fastconv::register_pool(m);
     fastconv::register_pad(m);
+    fastconv::register_grad(m);
 }

@@ -72,26 +72,15 @@ struct Prepared {
 
     size_t workspace_bytes() const { return kernel->scratch_bytes() * static_cast<size_t>(num_threads()); }
 
-    std::vector<int64_t> data_shape(int64_t batch, int64_t channels, const int64_t (&size)[3]) const {
-        if (problem.channels_last) return {batch, size[0], size[1], size[2], channels};
-        return {batch, channels, size[0], size[1], size[2]};
-    }
-
-    std::vector<int64_t> weight_shape() const {
-        const int64_t k = problem.out_channels, c = problem.group_in(), *s = problem.kernel;
-        if (problem.channels_last) return {s[0], s[1], s[2], c, k};
-        return {k, c, s[0], s[1], s[2]};
-    }
-
     // Checks x, add and out, and fills in what they say.
     ConvArgs args(const py::array& x, const std::optional<py::array>& add, py::array& out,
                   const std::optional<std::string>& act) const {
         if (x.ndim() != 5) throw py::value_error("x must have five axes");
         ConvArgs a{x.shape(0), nullptr, nullptr};
-        a.x = readable(x, dtype, data_shape(a.batch, problem.in_channels, problem.in_size), "x");
-        const auto out_shape = data_shape(a.batch, problem.out_channels, problem.out_size);
-        a.out = writeable(out, dtype, out_shape, "out");
-        if (add) a.add = readable(*add, dtype, out_shape, "add");
+        a.x = readable(x, dtype, x_shape(problem, a.batch), "x");
+        const auto y_shape = out_shape(problem, a.batch);
+        a.out = writeable(out, dtype, y_shape, "out");
+        if (add) a.add = readable(*add, dtype, y_shape, "add");
         a.activation = activation(act);
         return a;
     }
@@ -106,7 +95,7 @@ struct Prepared {
                    const std::optional<std::string>& act, py::array& out,
                    const std::optional<py::array>& add) const {
         ConvArgs a = args(x, add, out, act);
-        a.weight = readable(weight, dtype, weight_shape(), "weight");
+        a.weight = readable(weight, dtype, weight_shape(problem), "weight");
         if (bias) a.bias = readable(*bias, dtype, {problem.out_channels}, "bias");
         if (a.batch == 0 || problem.out_channels == 0) return;
         const py::gil_scoped_release nogil;
@@ -147,7 +136,7 @@ struct Plan {
     void update(const py::array& weight, const std::optional<py::array>& bias) {
         const Prepared& p = *prepared;
         const size_t item = p.dtype == DType::f32 ? 4 : 8;
-        const void* from = readable(weight, p.dtype, p.weight_shape(), "weight");
+        const void* from = readable(weight, p.dtype, weight_shape(p.problem), "weight");
         auto fresh = std::make_shared<PlanWeights>();
         if (const size_t bytes = p.kernel->packed_bytes(); bytes > 0) {
             fresh->weight.reset(aligned_allocate(bytes));

@@ -14,6 +14,7 @@ enum class Activation : int { none, relu, relu6, leaky_relu, sigmoid, tanh, silu
 struct ConvProblem {
     bool channels_last;
     int64_t in_channels, out_channels, groups;
+    // Padding is negative where a phase of a gradient begins or ends inside its input.
     int64_t in_size[3], kernel[3], stride[3], dilation[3], pad_lo[3], pad_hi[3];
     PadMode mode;
     int64_t out_size[3];  // authoritative

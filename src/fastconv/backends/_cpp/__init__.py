@@ -12,13 +12,14 @@ from .._reference import ReferenceBackend
 from ..protocol import ACTIVATIONS
 from . import _core
 from .conv import ConvKernels
+from .grad import GradKernels
 from .pad import PadKernels
 from .pool import MAX_POOL_DTYPES, PoolKernels
 
 __all__ = ["CppBackend"]
 
 
-class CppBackend(ConvKernels, PoolKernels, PadKernels, ReferenceBackend):  # type: ignore[misc]
+class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, ReferenceBackend):  # type: ignore[misc]
     """SIMD kernels, threads, many algorithms, plans."""
 
     name = "cpp"

@@ -1,0 +1,172 @@
+// The loops of the gradients; what each computes stands in gradient_loops_kernels.hpp.
+//
+// The lane tile holds up to nine taps in registers (3 x 3: ten loads for nine FMAs), so that a depthwise
+// gradient reads each input vector once for each tap and each vector of dy once for nine taps.
+#pragma once
+
+#include "algorithms/gradient_loops_kernels.hpp"
+#include "simd/transpose.hpp"
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+// to[c][r] = from[r][c]. Neighbouring columns of `from` and neighbouring rows of `to` are next to each other
+// in memory.
+template <class T>
+void transpose_matrix(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t r = 0; r < rows; r += L) {
+        const int64_t deep = rows - r < L ? rows - r : L;
+        const auto down = mask<V>(deep);
+        for (int64_t c = 0; c < columns; c += L) {
+            const int64_t wide = columns - c < L ? columns - c : L;
+            V v[L];
+            if (deep == L && wide == L) {
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) v[i] = load<V>(from + (r + i) * from_row + c);
+                transpose(v);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) store(to + (c + i) * to_row + r, v[i]);
+            } else {
+                const auto across = mask<V>(wide);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++)
+                    v[i] = i < deep ? load<V>(from + (r + i) * from_row + c, across) : V{};
+                transpose(v);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++)
+                    if (i < wide) store(to + (c + i) * to_row + r, v[i], down);
+            }
+        }
+    }
+}
+
+template <class T, int N>
+void lane_taps(const LaneTile<T>& t, int64_t first) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    V sum[N] = {};
+    const T* dy = t.dy;
+    const int64_t step = t.step * L;
+    for (int64_t r = 0; r < t.row_count; r++) {
+        const T* x[N];
+#pragma GCC unroll 9
+        for (int n = 0; n < N; n++) x[n] = t.x + (t.rows[r] + t.taps[first + n]) * L;
+        for (int64_t i = 0, at = 0; i < t.width; i++, at += step) {
+            const V g = load<V>(dy);
+            dy += L;
+#pragma GCC unroll 9
+            for (int n = 0; n < N; n++) sum[n] += g * load<V>(x[n] + at);
+        }
+    }
+#pragma GCC unroll 9
+    for (int n = 0; n < N; n++) {
+        T* const to = t.sum + (first + n) * t.sum_row;
+        store(to, load<V>(to) + sum[n]);
+    }
+}
+
+template <class T>
+void lane_tile(const LaneTile<T>& t) {
+    int64_t tap = 0;
+    for (; tap + 9 <= t.tap_count; tap += 9) lane_taps<T, 9>(t, tap);
+    for (; tap + 5 <= t.tap_count; tap += 5) lane_taps<T, 5>(t, tap);
+    for (; tap + 3 <= t.tap_count; tap += 3) lane_taps<T, 3>(t, tap);
+    for (; tap < t.tap_count; tap++) lane_taps<T, 1>(t, tap);
+}
+
+template <class T>
+void copy_rows(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row,
+               int64_t full) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    if (columns == 2 * L && full == 2 * L) {  // a full panel of dy
+        for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row) {
+            const V a = load<V>(from), b = load<V>(from + L);
+            store(to, a);
+            store(to + L, b);
+        }
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row) {
+        for (int64_t c = 0; c < full; c += L) {
+            const V v = load<V>(from + (c < columns ? c : 0), mask<V>(columns - c));
+            store(to + c, v, mask<V>(full - c));
+        }
+    }
+}
+
+template <class T>
+void gather_row(const T* from, int64_t step, int64_t count, T* to) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[i * step];
+}
+
+template <class T>
+void spread_lanes(const T* from, int64_t from_row, int64_t rows, int64_t, const int32_t* index, T* to) {
+    constexpr int L = kLanes<T>;
+    for (int64_t r = 0; r < rows; r++, from += from_row, to += L)
+        for (int l = 0; l < L; l++) to[l] = from[index[l]];
+}
+
+// Plain loops: the compiler makes shuffles of two ways.
+template <class T>
+void interleave(const T* const* from, int64_t ways, int64_t count, T* FASTCONV_RESTRICT to) {
+    if (ways == 2 && from[0] != nullptr && from[1] != nullptr) {
+        const T *FASTCONV_RESTRICT even = from[0], *FASTCONV_RESTRICT odd = from[1];
+        for (int64_t i = 0; i < count / 2; i++) {
+            to[2 * i] = even[i];
+            to[2 * i + 1] = odd[i];
+        }
+        if (count % 2 != 0) to[count - 1] = even[count / 2];
+        return;
+    }
+    for (int64_t w = 0; w < ways; w++) {
+        const T* const source = from[w];
+        for (int64_t at = w, i = 0; at < count; at += ways, i++)
+            to[at] = source == nullptr ? T(0) : source[i];
+    }
+}
+
+template <class T>
+void add_rows(const T* from, int64_t rows, int64_t columns, T* to) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t c = 0; c < columns; c += L) {
+        V even{}, odd{};
+        int64_t r = 0;
+        for (; r + 2 <= rows; r += 2) {
+            even += load<V>(from + r * columns + c);
+            odd += load<V>(from + (r + 1) * columns + c);
+        }
+        if (r < rows) even += load<V>(from + r * columns + c);
+        store(to + c, load<V>(to + c) + (even + odd));
+    }
+}
+
+template <class T>
+void add_copies(const T* from, int64_t apart, int64_t copies, int64_t count, T* to) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t i = 0; i < count; i += L) {
+        const auto m = mask<V>(count - i);
+        V v[kMaxCopies];
+        for (int64_t c = 0; c < copies; c++) v[c] = load<V>(from + c * apart + i, m);
+        for (int64_t s = 1; s < copies; s *= 2)
+            for (int64_t c = 0; c + s < copies; c += 2 * s) v[c] += v[c + s];
+        store(to + i, v[0], m);
+    }
+}
+
+template <class T>
+constexpr GradientLoops<T> make_gradient_loops() {
+    return {kLanes<T>,       lane_tile<T>,  transpose_matrix<T>, copy_rows<T>, gather_row<T>,
+            spread_lanes<T>, interleave<T>, add_rows<T>,         add_copies<T>};
+}
+
+}  // namespace
+
+const GradientKernels gradient_kernels = {make_gradient_loops<float>(), make_gradient_loops<double>()};
+
+FASTCONV_END_ISA

@@ -1,0 +1,1 @@
+#include "algorithms/gradient_loops.hpp"

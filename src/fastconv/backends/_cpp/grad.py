@@ -1,0 +1,34 @@
+"""Gradients of convolution in the cpp backend: geometry to compiled problem, phases and choices cached by key."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...geometry import ConvGeometry
+from ..protocol import Array
+from . import _core
+from .conv import compiled_problem
+
+__all__ = ["GradKernels"]
+
+
+@lru_cache(maxsize=1024)
+def _backward_data(geometry: ConvGeometry, dtype: np.dtype[Any]) -> _core.ConvBackwardData:
+    return _core.ConvBackwardData(compiled_problem(geometry), dtype)
+
+
+class GradKernels:
+    """The gradients of convolution of :class:`CppBackend`."""
+
+    def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
+        """Forward convolutions of ``grad_output``, one for each phase of the stride."""
+        _backward_data(geometry, dx.dtype).run(grad_output, weight, dx)
+
+    def conv_backward_weight(
+        self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array, db: Array | None
+    ) -> None:
+        """Sums over pixels in fixed chunks: the same bits for any number of threads."""
+        _core.conv_backward_weight(compiled_problem(geometry), grad_output, x, dw, db)
