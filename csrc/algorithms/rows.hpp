@@ -1,20 +1,12 @@
 // Rows in and out; see rows_kernels.hpp.
 #pragma once
 
+#include "algorithms/activation_math.hpp"
 #include "algorithms/rows_kernels.hpp"
-#include "algorithms/vector_math.hpp"
 #include "simd/vec.hpp"
-
-extern "C" {  // libm, by name: <cmath> would bring inline functions into this file
-float erfcf(float);
-double erfc(double);
-}
 
 FASTCONV_BEGIN_ISA
 namespace {
-
-FASTCONV_INLINE float erfc_scalar(float x) { return ::erfcf(x); }
-FASTCONV_INLINE double erfc_scalar(double x) { return ::erfc(x); }
 
 template <class T, int Stride>
 FASTCONV_INLINE void copy_strided(const T* FASTCONV_RESTRICT from, T* FASTCONV_RESTRICT to, int64_t n) {
@@ -44,41 +36,6 @@ void pack_row(const T* row, int64_t n_in, PadMode mode, int64_t first, int64_t s
         for (int64_t j = 0; j < high - low; j++) dst[low + j] = from[j * stride];
     }
     border(high, n);
-}
-
-template <class V>
-FASTCONV_INLINE V activated(Activation activation, V v) {
-    using T = scalar_of<V>;
-    const V zero{}, six = broadcast<V>(6);
-    switch (activation) {
-        case Activation::none:
-            return v;
-        case Activation::relu:
-            return v < zero ? zero : v;
-        case Activation::relu6:
-            v = v < zero ? zero : v;
-            return v > six ? six : v;
-        case Activation::leaky_relu:
-            return v < zero ? v * broadcast<V>(T(0.01)) : v;
-        case Activation::sigmoid:
-            return sigmoid_of(v);
-        case Activation::tanh:
-            return tanh_of(v);
-        case Activation::silu:
-            return v * sigmoid_of(v);
-        case Activation::hard_swish: {
-            V gate = v + broadcast<V>(3);
-            gate = gate < zero ? zero : gate;
-            gate = gate > six ? six : gate;
-            return v * gate / six;
-        }
-        case Activation::gelu: {
-            V tail = v * broadcast<V>(T(-0.70710678118654752440));
-            for (int i = 0; i < lanes_of<V>; i++) tail[i] = erfc_scalar(tail[i]);
-            return v * broadcast<V>(T(0.5)) * tail;
-        }
-    }
-    return v;
 }
 
 // The switch stands outside the loop: one loop per activation.

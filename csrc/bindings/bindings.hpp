@@ -13,6 +13,7 @@ namespace py = pybind11;
 void register_conv(py::module_& m);
 void register_grad(py::module_& m);
 void register_runtime(py::module_& m);
+void register_training(py::module_& m);
 void register_pool(py::module_& m);
 void register_pad(py::module_& m);
 

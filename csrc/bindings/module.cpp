@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
     fastconv::register_pool(m);
     fastconv::register_pad(m);
     fastconv::register_grad(m);
+    fastconv::register_training(m);
 }

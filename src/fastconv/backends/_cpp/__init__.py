@@ -15,11 +15,12 @@ from .conv import ConvKernels
 from .grad import GradKernels
 from .pad import PadKernels
 from .pool import MAX_POOL_DTYPES, PoolKernels
+from .training import TrainingKernels
 
 __all__ = ["CppBackend"]
 
 
-class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, ReferenceBackend):  # type: ignore[misc]
+class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKernels, ReferenceBackend):  # type: ignore[misc]
     """SIMD kernels, threads, many algorithms, plans."""
 
     name = "cpp"

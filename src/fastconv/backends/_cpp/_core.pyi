@@ -114,3 +114,52 @@ class ConvBackwardData:
 def conv_backward_weight(
     problem: ConvProblem, grad_output: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], db: NDArray[Any] | None
 ) -> None: ...
+
+_Real = NDArray[Any]
+
+def batch_norm(x: _Real, mean: _Real, scale: _Real, bias: _Real, activation: str | None, out: _Real) -> None: ...
+def batch_norm_train(
+    x: _Real, weight: _Real, bias: _Real, eps: float, activation: str | None, out: _Real, mean: _Real, var: _Real
+) -> None: ...
+def batch_norm_backward(
+    grad_output: _Real,
+    x: _Real,
+    weight: _Real,
+    bias: _Real,
+    mean: _Real,
+    var: _Real,
+    eps: float,
+    activation: str | None,
+    dx: _Real,
+    dweight: _Real,
+    dbias: _Real,
+) -> None: ...
+def activate(x: _Real, activation: str, out: _Real) -> None: ...
+def activation_backward(grad_output: _Real, x: _Real, activation: str, dx: _Real) -> None: ...
+def sgd_update(
+    param: _Real, grad: _Real, velocity: _Real | None, lr: float, momentum: float, nesterov: bool, decay: float
+) -> None: ...
+def rmsprop_update(
+    param: _Real,
+    grad: _Real,
+    square: _Real,
+    mean: _Real | None,
+    velocity: _Real | None,
+    lr: float,
+    rho: float,
+    momentum: float,
+    eps: float,
+    decay: float,
+) -> None: ...
+def adam_update(
+    param: _Real,
+    grad: _Real,
+    m: _Real,
+    v: _Real,
+    alpha: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    l2: float,
+) -> None: ...

@@ -1,0 +1,1 @@
+#include "algorithms/batch_norm_loops.hpp"

@@ -1,0 +1,1 @@
+#include "algorithms/elementwise_loops.hpp"
