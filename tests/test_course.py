@@ -16,7 +16,7 @@ WHO = [course.LOOPS, *(name for name, reason in REASONS.items() if reason is Non
 
 def draws(seed, *shapes):
     """Normal numbers from the course's generator, in its order."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002
+    rng = np.random.RandomState(seed)
     return [rng.randn(*shape) for shape in shapes]
 
 
@@ -78,7 +78,7 @@ def test_pool_forward_as_printed(who):
 
 
 def test_pool_backward_as_printed(who):
-    rng = np.random.RandomState(1)  # noqa: NPY002
+    rng = np.random.RandomState(1)
     A_prev = rng.randn(5, 5, 3, 2)
     _, cache = course.pool_forward(A_prev, {"stride": 1, "f": 2})
     dA = rng.randn(5, 4, 2, 2)

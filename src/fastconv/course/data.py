@@ -50,7 +50,8 @@ def convert_to_one_hot(Y: ArrayLike, C: int) -> Array:
         raise ValueError(f"convert_to_one_hot: labels must be integers, received dtype {labels.dtype}")
     if labels.size and not (labels.min() >= 0 and labels.max() < C):
         raise ValueError(f"convert_to_one_hot: labels must be 0 .. {C - 1}, received {labels.min()} .. {labels.max()}")
-    return np.eye(C)[labels].T
+    one_hot: Array = np.eye(C)[labels].T
+    return one_hot
 
 
 def as_column(Y: ArrayLike) -> Array:
@@ -118,7 +119,7 @@ def random_mini_batches(
     if mini_batch_size < 1:
         raise ValueError(f"random_mini_batches: mini_batch_size must be at least 1, received {mini_batch_size}")
     # the generator of the course, so that a seed gives the course's own batches
-    order = np.random.RandomState(seed).permutation(m)  # noqa: NPY002
+    order = np.random.RandomState(seed).permutation(m)
     shuffled_X, shuffled_Y = X[order], Y[order]
     return [
         (shuffled_X[start : start + mini_batch_size], shuffled_Y[start : start + mini_batch_size])

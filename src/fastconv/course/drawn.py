@@ -7,6 +7,7 @@ how far every pixel lies from it, which gives smooth edges.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -185,7 +186,7 @@ def _mouth(canvas: _Canvas, smiles: int, rng: np.random.Generator) -> None:
         within = inside if smiles else -inside
         to_ends = (canvas.y - (level + bend * 0.5)) * (1 if smiles else -1)
         canvas.paint(np.maximum(-within, to_ends), np.array([0.97, 0.95, 0.92]))
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in itertools.pairwise(points):
         canvas.rod(a, b, thick, lips, 0)
 
 

@@ -14,7 +14,7 @@ LOOPS = "loops"  # the lesson's own loops, in plain NumPy
 _choice: contextvars.ContextVar[str] = contextvars.ContextVar("fastconv_course", default=LOOPS)
 
 
-class use:  # noqa: N801  it is called as a function, and may stand in a ``with``
+class use:
     """Choose who computes, from now on or inside a ``with`` block, for this thread.
 
     Parameters
