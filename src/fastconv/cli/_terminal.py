@@ -41,7 +41,7 @@ def console(*, stderr: bool = False) -> Console:
 @contextlib.contextmanager
 def progress(total: int, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar on standard error that moves on with every call; plain lines where that is no terminal."""
-    if not shown or importlib.util.find_spec("rich") is None:
+    if not shown or not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         count = 0
 
         def line(text: str) -> None:

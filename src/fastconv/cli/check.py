@@ -119,12 +119,24 @@ def _pool_trials(case: PoolCase) -> Iterator[Trial]:
         yield Trial("avg_pool", case.name, bound("avg_pool", **case.avg_keywords), (x,), case.dtype, terms)
         backward = bound("avg_pool_backward", x=x, **case.avg_keywords)
         yield Trial("avg_pool backward", case.name, backward, (dy,), case.dtype, terms)
+    windows: dict[str, Any] = {"stride": case.strides, "padding": case.padding, "dilation": case.dilations}
+    windows |= {"kernel_size": case.kernel, "layout": case.layout}
+    unfold = Trial("im2col", case.name, partial(fastconv.im2col, **windows), (x,), case.dtype, 1, copies=True)
+    yield unfold
+    columns = values("normal", unfold.exact[0].shape, case.dtype, case.name + "columns")
+    fold = partial(fastconv.col2im, output_size=case.size, **windows)
+    yield Trial("col2im", case.name, fold, (columns,), case.dtype, terms)
 
 
 def _pad_trials(case: PadCase) -> Iterator[Trial]:
     kind = "normal" if case.dtype.startswith("float") else "integers"
-    pad = partial(fastconv.pad, pad_width=case.pad_width, mode=case.mode)
-    yield Trial("pad", case.name, pad, (values(kind, case.shape, case.dtype, case.name),), case.dtype, 1, copies=True)
+    given: dict[str, Any] = {"pad_width": case.pad_width, "mode": case.mode}
+    x = values(kind, case.shape, case.dtype, case.name)
+    forward = Trial("pad", case.name, partial(fastconv.pad, **given), (x,), case.dtype, 1, copies=True)
+    yield forward
+    if case.dtype in ("float32", "float64") and x.size:
+        dy = values("normal", forward.exact[0].shape, case.dtype, case.name + "dy")
+        yield Trial("pad backward", case.name, partial(fastconv.pad_backward, **given), (dy,), case.dtype, dy.size)
 
 
 def _trials(quick: bool) -> Iterator[tuple[str, Iterator[Trial]]]:

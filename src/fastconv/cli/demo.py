@@ -96,7 +96,7 @@ def _filter_operations(photographs: Any) -> list[Operation]:
 
 def filters(show: Show) -> dict[str, Any]:
     """Filter, edge-detect, pool and pad the photographs with every backend; all must agree with the reference."""
-    side = 64 if show.quick else 256
+    side = 64 if show.quick else 192
     photographs = squares(side)
     operations = _filter_operations(photographs)
     others = [name for name in show.backends if name != JUDGE]
@@ -200,7 +200,7 @@ def _run_layer(show: Show, network: str, layer: Operation, probe: Probe) -> list
     others = [name for name in show.backends if name != JUDGE]
     differences = {name: compare(layer(name), exact, allowed) for name in others}
     calls = {name: partial(layer, name) for name in others if differences[name].ok}
-    seconds, rounds = (0.06, 2) if show.quick else (0.4, 4)
+    seconds, rounds = (0.06, 2) if show.quick else (0.25, 4)
     timings = interleave(calls, seconds=seconds, rounds=rounds, limit=1.0, probe=probe)
     taken = {name: timing.median for name, timing in timings.items()} | {JUDGE: reference_seconds}
     flops = 2 * layer.terms * exact.size if layer.function is fastconv.conv2d else 0
