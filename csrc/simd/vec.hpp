@@ -110,11 +110,17 @@ struct Mask {
     uint64_t bits;
 };
 
-// n may be anything from 0 to the number of lanes; more counts as all.
+// The first n lanes; any n.
 template <class V>
 FASTCONV_INLINE Mask<V> mask(int64_t n) {
     if (n >= lanes_of<V>) return {~uint64_t{0}};
     return {n <= 0 ? 0 : (uint64_t{1} << n) - 1};
+}
+
+// Lanes low .. high-1; any numbers.
+template <class V>
+FASTCONV_INLINE Mask<V> mask(int64_t low, int64_t high) {
+    return {mask<V>(high).bits & ~mask<V>(low).bits};
 }
 
 template <class V>
@@ -152,17 +158,23 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
 template <class V>
 struct Mask {
     __m256i bits;  // for elements of 4 and 8 bytes
-    int64_t count;
+    int64_t low, high;
 };
 
 template <class V>
 FASTCONV_INLINE Mask<V> mask(int64_t n) {
     if constexpr (sizeof(scalar_of<V>) == 8) {
-        return {_mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)), n};
+        return {_mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)), 0, n};
     } else {
-        const int clipped = n > lanes_of<V> ? lanes_of<V> : static_cast<int>(n);
-        return {_mm256_cmpgt_epi32(_mm256_set1_epi32(clipped), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), n};
+        const int clipped = n > lanes_of<V> ? lanes_of<V> : n < 0 ? 0 : static_cast<int>(n);
+        return {_mm256_cmpgt_epi32(_mm256_set1_epi32(clipped), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), 0,
+                n};
     }
+}
+
+template <class V>
+FASTCONV_INLINE Mask<V> mask(int64_t low, int64_t high) {
+    return {_mm256_andnot_si256(mask<V>(low).bits, mask<V>(high).bits), low, high};
 }
 
 template <class V>
@@ -174,7 +186,8 @@ FASTCONV_INLINE V load(const scalar_of<V>* p, Mask<V> m) {
         return (V)_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), m.bits);
     } else {
         V v{};
-        for (int i = 0; i < lanes_of<V> && i < m.count; i++) v[i] = p[i];
+        for (int i = 0; i < lanes_of<V>; i++)
+            if (i >= m.low && i < m.high) v[i] = p[i];
         return v;
     }
 }
@@ -187,7 +200,8 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
     } else if constexpr (sizeof(V) == 32 && size == 8) {
         _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), m.bits, (__m256i)v);
     } else {
-        for (int i = 0; i < lanes_of<V> && i < m.count; i++) p[i] = v[i];
+        for (int i = 0; i < lanes_of<V>; i++)
+            if (i >= m.low && i < m.high) p[i] = v[i];
     }
 }
 
@@ -195,29 +209,57 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
 
 template <class V>
 struct Mask {
-    int64_t count;
+    int64_t low, high;
 };
 
 template <class V>
 FASTCONV_INLINE Mask<V> mask(int64_t n) {
-    return {n};
+    return {0, n};
+}
+
+template <class V>
+FASTCONV_INLINE Mask<V> mask(int64_t low, int64_t high) {
+    return {low, high};
 }
 
 template <class V>
 FASTCONV_INLINE V load(const scalar_of<V>* p, Mask<V> m) {
-    if (m.count >= lanes_of<V>) return load<V>(p);
+    if (m.low <= 0 && m.high >= lanes_of<V>) return load<V>(p);
     V v{};
-    for (int i = 0; i < lanes_of<V> && i < m.count; i++) v[i] = p[i];
+    for (int i = 0; i < lanes_of<V>; i++)
+        if (i >= m.low && i < m.high) v[i] = p[i];
     return v;
 }
 
 template <class V>
 FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
-    if (m.count >= lanes_of<V>) return store(p, v);
-    for (int i = 0; i < lanes_of<V> && i < m.count; i++) p[i] = v[i];
+    if (m.low <= 0 && m.high >= lanes_of<V>) return store(p, v);
+    for (int i = 0; i < lanes_of<V>; i++)
+        if (i >= m.low && i < m.high) p[i] = v[i];
 }
 
 #endif
+
+// Lanes 0, 2, 4, ... of a and then of b.
+template <class V>
+FASTCONV_INLINE V even_lanes(V a, V b) {
+    static_assert(lanes_of<V> == 2 || lanes_of<V> == 4 || lanes_of<V> == 8 || lanes_of<V> == 16,
+                  "one case per width");
+#if defined(__clang__)
+    if constexpr (lanes_of<V> == 2) return __builtin_shufflevector(a, b, 0, 2);
+    if constexpr (lanes_of<V> == 4) return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+    if constexpr (lanes_of<V> == 8) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    if constexpr (lanes_of<V> == 16)
+        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#else
+    using I = decltype(a < b);
+    if constexpr (lanes_of<V> == 2) return __builtin_shuffle(a, b, I{0, 2});
+    if constexpr (lanes_of<V> == 4) return __builtin_shuffle(a, b, I{0, 2, 4, 6});
+    if constexpr (lanes_of<V> == 8) return __builtin_shuffle(a, b, I{0, 2, 4, 6, 8, 10, 12, 14});
+    if constexpr (lanes_of<V> == 16)
+        return __builtin_shuffle(a, b, I{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
+#endif
+}
 
 // Hints: into L1, and into L2.
 FASTCONV_INLINE void prefetch_l1(const void* p) { __builtin_prefetch(p, 0, 3); }

@@ -1,0 +1,255 @@
+// Depthwise kernels; see depthwise_kernels.hpp and the driver in depthwise.cpp.
+//
+// Channels first: pixels in lanes, read in place, masks at the sides and rows left out at top and bottom.
+// Four output rows at once, so that each input vector that is loaded serves all tap rows: 18 loads for 36
+// multiply-adds with a 3x3 kernel. [Zhang, AAAI 2020] A padded copy of each plane first took 3 to 8 times as
+// long on planes of 14 x 14 and 7 x 7. Channels last: channels in lanes, up to eight neighbouring pixels at
+// once, so that a loaded input vector serves all tap columns: 10 loads and 3 weights for 24 multiply-adds per
+// tap row. Every output adds its taps in row-major order, whichever of the kernels computes it.
+#pragma once
+
+#include "algorithms/depthwise_kernels.hpp"
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+template <class V>
+FASTCONV_INLINE V clamped(V v, Clamp clamp) {
+    if (clamp == Clamp::none) return v;
+    const V zero{};
+    v = v < zero ? zero : v;
+    if (clamp == Clamp::relu) return v;
+    const V six = broadcast<V>(6);
+    return v > six ? six : v;
+}
+
+// ---- channels first
+// -----------------------------------------------------------------------------------------------
+
+// Finished sums of R rows by N vectors; P is any of the two argument types.
+template <class T, int R, int N, class V, class P>
+FASTCONV_INLINE void store_plane(const P& p, V (&sum)[R][N], int64_t at, int64_t out_row, Mask<V> tail) {
+    const V bias = broadcast<V>(p.bias);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++, at += out_row) {
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) {
+            const int64_t to = at + j * lanes_of<V>;
+            V v = sum[r][j] + bias;
+            if (p.add != nullptr) v = v + (j == N - 1 ? load<V>(p.add + to, tail) : load<V>(p.add + to));
+            v = clamped(v, p.clamp);
+            j == N - 1 ? store(p.out + to, v, tail) : store(p.out + to, v);
+        }
+    }
+}
+
+// Every S-th value from p on: value i is column i of the block, outside `columns` it is a padding's zero.
+template <class V, int S, bool Inside>
+FASTCONV_INLINE V load_columns(const scalar_of<V>* p, int64_t low, int64_t high) {
+    constexpr int L = lanes_of<V>;
+    if constexpr (S == 1) return Inside ? load<V>(p) : load<V>(p, mask<V>(low, high));
+    if constexpr (Inside) return even_lanes(load<V>(p), load<V>(p + L));
+    return even_lanes(load<V>(p, mask<V>(low, high)), load<V>(p + L, mask<V>(low - L, high - L)));
+}
+
+// R rows by N vectors with a K x K kernel. `Inside`: every tap of these columns lies in the input.
+template <class T, int K, int S, int R, int N, bool Inside>
+FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w, int64_t row,
+                                    int64_t column) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    V sum[R][N] = {};
+    const int64_t first = column * S - p.pad_left;
+#pragma GCC unroll 16
+    for (int i = 0; i < (R - 1) * S + K; i++) {
+        const int64_t y = row * S + i - p.pad_top;
+        if (y < 0 || y >= p.in_rows) continue;
+        const T* const x = p.x + y * p.in_width + first;
+#pragma GCC unroll 8
+        for (int kw = 0; kw < K; kw++) {
+            V in[N];
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) {
+                const int64_t from = kw + j * L * S;
+                in[j] = load_columns<V, S, Inside>(x + from, -first - from, p.in_width - first - from);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                if (i - r * S < 0 || i - r * S >= K) continue;
+#pragma GCC unroll 4
+                for (int j = 0; j < N; j++) sum[r][j] += w[(i - r * S) * K + kw] * in[j];
+            }
+        }
+    }
+    store_plane<T>(p, sum, row * p.width + column, p.width, mask<V>(p.width - column - (N - 1) * L));
+}
+
+template <class T, int K, int S, int N, bool Inside>
+FASTCONV_INLINE void in_place_strip(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w, int64_t column) {
+    constexpr int R = kRegisters >= 32 ? 4 : 2;
+    int64_t row = p.first_row;
+    for (; row + R <= p.end_row; row += R) in_place_block<T, K, S, R, N, Inside>(p, w, row, column);
+    for (; row < p.end_row; row++) in_place_block<T, K, S, 1, N, Inside>(p, w, row, column);
+}
+
+// Strips of columns from top to bottom; those that touch the sides read with masks.
+template <class T, int K, int S>
+void in_place_square(const PlaneInPlace<T>& p) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    V w[K * K];
+#pragma GCC unroll 32
+    for (int i = 0; i < K * K; i++) w[i] = broadcast<V>(p.w[i]);
+    int64_t column = 0;
+    while (column < p.width) {
+        const int64_t first = column * S - p.pad_left;
+        if (p.width - column > L) {
+            const bool inside = first >= 0 && first + 2 * L * S + K <= p.in_width;
+            inside ? in_place_strip<T, K, S, 2, true>(p, w, column)
+                   : in_place_strip<T, K, S, 2, false>(p, w, column);
+            column += 2 * L;
+        } else {
+            in_place_strip<T, K, S, 1, false>(p, w, column);
+            column += L;
+        }
+    }
+}
+
+template <class T>
+void plane_in_place(const PlaneInPlace<T>& p, int64_t kernel, int64_t stride) {
+    if (kernel == 3) return stride == 1 ? in_place_square<T, 3, 1>(p) : in_place_square<T, 3, 2>(p);
+    return stride == 1 ? in_place_square<T, 5, 1>(p) : in_place_square<T, 5, 2>(p);
+}
+
+// One row by N vectors with any kernel, from a padded copy.
+template <class T, int N>
+FASTCONV_INLINE void plane_any(const PlaneRows<T>& p, int64_t row, int64_t column) {
+    using V = vec<T, kLanes<T>>;
+    V sum[1][N] = {};
+    const T* x = p.x + row * p.x_step + column;
+    const T* w = p.w;
+    for (int64_t kh = 0; kh < p.tap_rows; kh++, x += p.tap_row) {
+        for (int64_t kw = 0; kw < p.tap_columns; kw++) {
+            const V weight = broadcast<V>(*w++);
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) sum[0][j] += weight * load<V>(x + p.columns[kw] + j * kLanes<T>);
+        }
+    }
+    store_plane<T>(p, sum, row * p.out_row + column, p.out_row,
+                   mask<V>(p.width - column - (N - 1) * lanes_of<V>));
+}
+
+template <class T>
+void plane(const PlaneRows<T>& p) {
+    constexpr int L = kLanes<T>;
+    for (int64_t row = 0; row < p.rows; row++) {
+        int64_t column = 0;
+        for (; column + 3 * L < p.width; column += 4 * L) plane_any<T, 4>(p, row, column);
+        for (; column < p.width; column += L) plane_any<T, 1>(p, row, column);
+    }
+}
+
+// ---- channels last
+// ------------------------------------------------------------------------------------------------
+
+template <class T, int K, int S, int P>
+FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
+    using V = vec<T, kLanes<T>>;
+    const auto m = mask<V>(c.channels - channel);
+    V sum[P] = {};
+    const T* w = c.w + channel;
+    for (int64_t kh = 0; kh < c.rows; kh++, w += K * c.w_tap) {
+        if (c.tap_rows[kh] == nullptr) continue;
+        const T* x = c.tap_rows[kh] + c.columns[0] + first * S * c.pixel + channel;
+        V weight[K];
+#pragma GCC unroll 8
+        for (int kw = 0; kw < K; kw++) weight[kw] = load<V>(w + kw * c.w_tap, m);
+#pragma GCC unroll 32
+        for (int i = 0; i < (P - 1) * S + K; i++) {
+            const V in = load<V>(x, m);
+            x += c.pixel;
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+                if (i - p * S >= 0 && i - p * S < K) sum[p] += weight[i - p * S] * in;
+        }
+    }
+    const V bias = c.bias != nullptr ? load<V>(c.bias + channel, m) : V{};
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) {
+        const int64_t at = (first + p) * c.out_pixel + channel;
+        V v = sum[p] + bias;
+        if (c.add != nullptr) v = v + load<V>(c.add + at, m);
+        store(c.out + at, clamped(v, c.clamp), m);
+    }
+}
+
+template <class T, int K, int S>
+void run_all(const ChannelRun<T>& c) {
+    for (int64_t channel = 0; channel < c.channels; channel += kLanes<T>) {
+        int64_t p = 0;
+        for (; p + 8 <= c.pixels; p += 8) run_block<T, K, S, 8>(c, p, channel);
+        if (p + 4 <= c.pixels) {
+            run_block<T, K, S, 4>(c, p, channel);
+            p += 4;
+        }
+        if (p + 2 <= c.pixels) {
+            run_block<T, K, S, 2>(c, p, channel);
+            p += 2;
+        }
+        if (p < c.pixels) run_block<T, K, S, 1>(c, p, channel);
+    }
+}
+
+template <class T>
+void channel_run(const ChannelRun<T>& c, int64_t stride) {
+    if (c.tap_columns == 3) return stride == 1 ? run_all<T, 3, 1>(c) : run_all<T, 3, 2>(c);
+    return stride == 1 ? run_all<T, 5, 1>(c) : run_all<T, 5, 2>(c);
+}
+
+template <class T, int N>
+FASTCONV_INLINE void pixel_block(const ChannelRun<T>& c, int64_t channel) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const auto tail = mask<V>(c.channels - channel - (N - 1) * L);
+    const auto get = [&](const T* p, int j) {
+        return j == N - 1 ? load<V>(p + j * L, tail) : load<V>(p + j * L);
+    };
+    V sum[N] = {};
+    const T* w = c.w + channel;
+    for (int64_t kh = 0; kh < c.rows; kh++, w += c.tap_columns * c.w_tap) {
+        if (c.tap_rows[kh] == nullptr) continue;
+        for (int64_t kw = 0; kw < c.tap_columns; kw++) {
+            if (c.columns[kw] < 0) continue;
+            const T* x = c.tap_rows[kh] + c.columns[kw] + channel;
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) sum[j] += get(w + kw * c.w_tap, j) * get(x, j);
+        }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) {
+        V v = sum[j] + (c.bias != nullptr ? get(c.bias + channel, j) : V{});
+        if (c.add != nullptr) v = v + get(c.add + channel, j);
+        v = clamped(v, c.clamp);
+        j == N - 1 ? store(c.out + channel + j * L, v, tail) : store(c.out + channel + j * L, v);
+    }
+}
+
+template <class T>
+void channel_pixel(const ChannelRun<T>& c) {
+    constexpr int L = kLanes<T>;
+    int64_t channel = 0;
+    for (; channel + 3 * L < c.channels; channel += 4 * L) pixel_block<T, 4>(c, channel);
+    for (; channel < c.channels; channel += L) pixel_block<T, 1>(c, channel);
+}
+
+template <class T>
+constexpr Depthwise<T> make_depthwise() {
+    return {plane<T>, plane_in_place<T>, channel_run<T>, channel_pixel<T>};
+}
+
+}  // namespace
+
+const DepthwiseKernels depthwise_kernels = {make_depthwise<float>(), make_depthwise<double>()};
+
+FASTCONV_END_ISA
