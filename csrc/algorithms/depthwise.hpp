@@ -9,6 +9,7 @@
 #pragma once
 
 #include "algorithms/depthwise_kernels.hpp"
+#include "simd/shuffle.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -44,18 +45,27 @@ FASTCONV_INLINE void store_plane(const P& p, V (&sum)[R][N], int64_t at, int64_t
     }
 }
 
-// Every S-th value from p on: value i is column i of the block, outside `columns` it is a padding's zero.
+// Which lanes of the S vectors that make one vector of columns lie in the input.
+template <class V, int S>
+struct ColumnMask {
+    Mask<V> part[S];
+};
+
+// Every S-th value from p on; outside the mask stands a padding's zero.
 template <class V, int S, bool Inside>
-FASTCONV_INLINE V load_columns(const scalar_of<V>* p, int64_t low, int64_t high) {
-    constexpr int L = lanes_of<V>;
-    if constexpr (S == 1) return Inside ? load<V>(p) : load<V>(p, mask<V>(low, high));
-    if constexpr (Inside) return even_lanes(load<V>(p), load<V>(p + L));
-    return even_lanes(load<V>(p, mask<V>(low, high)), load<V>(p + L, mask<V>(low - L, high - L)));
+FASTCONV_INLINE V load_columns(const scalar_of<V>* p, const ColumnMask<V, S>& m) {
+    if constexpr (S == 1) {
+        return Inside ? load<V>(p) : load<V>(p, m.part[0]);
+    } else {
+        if constexpr (Inside) return even_lanes(load<V>(p), load<V>(p + lanes_of<V>));
+        return even_lanes(load<V>(p, m.part[0]), load<V>(p + lanes_of<V>, m.part[1]));
+    }
 }
 
 // R rows by N vectors with a K x K kernel. `Inside`: every tap of these columns lies in the input.
 template <class T, int K, int S, int R, int N, bool Inside>
-FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w, int64_t row,
+FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w,
+                                    const ColumnMask<vec<T, kLanes<T>>, S> (&masks)[K][N], int64_t row,
                                     int64_t column) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
@@ -70,10 +80,7 @@ FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLane
         for (int kw = 0; kw < K; kw++) {
             V in[N];
 #pragma GCC unroll 4
-            for (int j = 0; j < N; j++) {
-                const int64_t from = kw + j * L * S;
-                in[j] = load_columns<V, S, Inside>(x + from, -first - from, p.in_width - first - from);
-            }
+            for (int j = 0; j < N; j++) in[j] = load_columns<V, S, Inside>(x + kw + j * L * S, masks[kw][j]);
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
                 if (i - r * S < 0 || i - r * S >= K) continue;
@@ -87,10 +94,21 @@ FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLane
 
 template <class T, int K, int S, int N, bool Inside>
 FASTCONV_INLINE void in_place_strip(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w, int64_t column) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
     constexpr int R = kRegisters >= 32 ? 4 : 2;
+    ColumnMask<V, S> masks[K][N];
+    if constexpr (!Inside) {
+        for (int kw = 0; kw < K; kw++)
+            for (int j = 0; j < N; j++)
+                for (int part = 0; part < S; part++) {
+                    const int64_t from = column * S - p.pad_left + kw + (j * S + part) * L;
+                    masks[kw][j].part[part] = mask<V>(-from, p.in_width - from);
+                }
+    }
     int64_t row = p.first_row;
-    for (; row + R <= p.end_row; row += R) in_place_block<T, K, S, R, N, Inside>(p, w, row, column);
-    for (; row < p.end_row; row++) in_place_block<T, K, S, 1, N, Inside>(p, w, row, column);
+    for (; row + R <= p.end_row; row += R) in_place_block<T, K, S, R, N, Inside>(p, w, masks, row, column);
+    for (; row < p.end_row; row++) in_place_block<T, K, S, 1, N, Inside>(p, w, masks, row, column);
 }
 
 // Strips of columns from top to bottom; those that touch the sides read with masks.

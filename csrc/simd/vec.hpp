@@ -240,27 +240,6 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
 
 #endif
 
-// Lanes 0, 2, 4, ... of a and then of b.
-template <class V>
-FASTCONV_INLINE V even_lanes(V a, V b) {
-    static_assert(lanes_of<V> == 2 || lanes_of<V> == 4 || lanes_of<V> == 8 || lanes_of<V> == 16,
-                  "one case per width");
-#if defined(__clang__)
-    if constexpr (lanes_of<V> == 2) return __builtin_shufflevector(a, b, 0, 2);
-    if constexpr (lanes_of<V> == 4) return __builtin_shufflevector(a, b, 0, 2, 4, 6);
-    if constexpr (lanes_of<V> == 8) return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-    if constexpr (lanes_of<V> == 16)
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-#else
-    using I = decltype(a < b);
-    if constexpr (lanes_of<V> == 2) return __builtin_shuffle(a, b, I{0, 2});
-    if constexpr (lanes_of<V> == 4) return __builtin_shuffle(a, b, I{0, 2, 4, 6});
-    if constexpr (lanes_of<V> == 8) return __builtin_shuffle(a, b, I{0, 2, 4, 6, 8, 10, 12, 14});
-    if constexpr (lanes_of<V> == 16)
-        return __builtin_shuffle(a, b, I{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30});
-#endif
-}
-
 // Hints: into L1, and into L2.
 FASTCONV_INLINE void prefetch_l1(const void* p) { __builtin_prefetch(p, 0, 3); }
 FASTCONV_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }

@@ -104,6 +104,7 @@ void check_shape(const Shape& shape, bool last, PadMode mode) {
         ConvArgs args{batch, x.data(), w.data()};
         args.bias = bias.data();
         args.out = out.data();
+        if (kernel->keeps_packed()) args.packed = packed.data();
         set_num_threads(1);
         kernel->run(args);
         bool exact = true;
@@ -123,7 +124,8 @@ void check_shape(const Shape& shape, bool last, PadMode mode) {
         first = out;
         for (const int threads : {2, 3, 7}) {
             set_num_threads(threads);
-            args.packed = threads == 3 || kernel->packed_bytes() == 0 ? nullptr : packed.data();
+            const bool plain = (threads == 3 && !kernel->keeps_packed()) || kernel->packed_bytes() == 0;
+            args.packed = plain ? nullptr : packed.data();
             std::fill(out.begin(), out.end(), T(99));
             kernel->run(args);
             CHECK(std::memcmp(first.data(), out.data(), out.size() * sizeof(T)) == 0);
