@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is made; ``seconds`` of timing for each call over all rounds."""
+    """How a run is made: ``seconds`` for each call over all rounds, ``patience`` for good moments in each layer."""
 
     backends: tuple[str, ...]
     batch: int = 1
@@ -142,6 +142,7 @@ def run(
         progress(layer)
         problem = Problem(layer, settings.batch)
         entries = list(_contenders(problem, settings, peers))
+        probe.patience = settings.patience
         right = {e.name: e for e in entries if isinstance(e, Contender) and e.difference.ok}
         timings = interleave(
             {name: contender.call for name, contender in right.items()},

@@ -37,7 +37,7 @@ class Probe:
     """The rate of a small cached matrix product, against the best seen: is the machine disturbed right now?
 
     64x64 is small enough for the nearest cache, and for every BLAS to compute it on the calling thread. ``patience``
-    is how many seconds it may wait, in all, for good moments.
+    is how many seconds it may still wait for good moments; set it anew for every problem.
     """
 
     GOOD = 0.85
@@ -45,7 +45,7 @@ class Probe:
     def __init__(self, patience: float = 2.0) -> None:
         self._a = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
         self._out = np.empty_like(self._a)
-        self._patience = patience
+        self.patience = patience
         self.best = max(self._rate() for _ in range(20))
 
     def _rate(self) -> float:
@@ -62,10 +62,10 @@ class Probe:
 
     def wait(self) -> bool:
         """Wait for a good moment while the patience lasts; whether one came."""
-        while not (good := self.good()) and self._patience > 0:
+        while not (good := self.good()) and self.patience > 0:
             start = time.perf_counter()
             time.sleep(0.02)
-            self._patience -= time.perf_counter() - start
+            self.patience -= time.perf_counter() - start
         return good
 
 

@@ -56,6 +56,17 @@ def _layers(args: argparse.Namespace) -> list[Layer]:
     return layers
 
 
+def _command(args: argparse.Namespace) -> str:
+    """The words that make the same table again."""
+    words = ["fastconv bench", *args.layers, "--readme"]
+    for name in ("backend", "peers"):
+        if getattr(args, name):
+            words.append(f"--{name} {','.join(getattr(args, name))}")
+    words += [f"--threads {args.threads}"] if args.threads else []
+    words += [f"--batch {args.batch}"] if args.batch != 1 else []
+    return " ".join(words)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, and print a table or JSON."""
     layers = _layers(args)
@@ -82,10 +93,9 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             interrupted = True  # what was measured is shown all the same
     report = as_json(rows, settings) | {"interrupted": interrupted}
-    if args.readme:
-        command = f"fastconv bench --readme{' --peers ' + ','.join(args.peers) if args.peers else ''}"
+    if args.readme and not interrupted:
         try:
-            write_readme(pathlib.Path(args.readme), markdown(rows, layers, report, command))
+            write_readme(pathlib.Path(args.readme), markdown(rows, layers, report, _command(args)))
         except ValueError as error:
             raise CommandError(str(error)) from None
     if args.json:
