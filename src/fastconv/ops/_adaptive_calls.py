@@ -37,6 +37,7 @@ class _Windows:
         shape[self.first : self.first + rank] = outs
         self.shape = tuple(shape)
         check_size(func, "output", self.shape)
+        np.empty(self.shape, np.bool_)  # what no memory could hold fails here, before its windows are listed
         self.axes = [adaptive_windows(n, out) for n, out in zip(sizes, outs, strict=True)]
         lengths = [{stop - start for start, stop in axis} for axis in self.axes]
         steps = [{b[0] - a[0] for a, b in itertools.pairwise(axis)} or {1} for axis in self.axes]
