@@ -90,8 +90,8 @@ def test_forms(backend: str, form: str, dtype: str) -> None:
         (fastconv.max_pool2d_backward, (pixels, x), {"kernel_size": 3, "stride": 2, "padding": 1}),
         (fastconv.avg_pool2d_backward, (pixels, x), {"kernel_size": 3, "stride": 2, "padding": 1}),
         (fastconv.pad, (x,), {"pad_width": 2, "mode": "reflect"}),
-        (fastconv.pad_backward, (x,), {"pad_width": 2, "mode": "reflect"}),
-        (fastconv.im2col, (x,), {"kernel_size": 3}),
+        (fastconv.pad_backward, (x,), {"pad_width": ((0, 0), (0, 0), (2, 2), (2, 2)), "mode": "reflect"}),
+        (fastconv.im2col, (x,), {"kernel_size": (3, 3)}),
     ]
     for function, arrays, keywords in calls:
         expected = function(*(np.ascontiguousarray(a) for a in arrays), **keywords, backend=backend)

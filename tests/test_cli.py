@@ -161,9 +161,7 @@ def test_check_finds_a_right_backend_right(capsys: pytest.CaptureFixture[str]) -
     assert all(line["cases"] > 0 and not line["failures"] for line in told["lines"] if line["operation"] != "conv")
 
 
-def test_check_finds_a_wrong_backend_wrong(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_finds_a_wrong_backend_wrong(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")
     backend = fastconv.get_backend("numpy")
     right = backend.avg_pool

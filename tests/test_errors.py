@@ -467,14 +467,17 @@ def test_interpreter_survives_everything(backend: str) -> None:
 import itertools, numpy as np, fastconv, warnings
 warnings.simplefilter("ignore")
 x, w = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 2, 2), np.float32)
-garbage = [None, -1, 0, 2**31, 2**63, 2**64, 1.5, float("nan"), True, "same", b"x", (), (1,), (0, 0), (-1, 1), (2**62,) * 2,
-           ((1, 2), (3, 4)), ((2**62, 2**62),) * 2, [], {{}}, np.float32(2), np.arange(3), object(), np.array(None)]
+garbage = [None, -1, 0, 2**31, 2**63, 2**64, 1.5, float("nan"), True, "same", b"x", (), (1,), (0, 0)]
+garbage += [(-1, 1), (2**62,) * 2]
+garbage += [((1, 2), (3, 4)), ((2**62, 2**62),) * 2, [], {{}}, np.float32(2), np.arange(3), object(), np.array(None)]
+steps = ("stride", "padding", "dilation", "out")
+dy = np.ones((1, 3, 4, 5), np.float32)
 calls = [
-    (fastconv.conv2d, (x, w), ("stride", "padding", "dilation", "groups", "padding_mode", "layout", "activation", "out", "algorithm")),
-    (fastconv.conv2d_backward, (np.ones((1, 3, 4, 5), np.float32), x, w), ("stride", "padding", "dilation", "groups", "needs", "out")),
-    (fastconv.conv_transpose2d, (np.ones((1, 3, 4, 5), np.float32), w), ("stride", "padding", "output_padding", "dilation", "groups", "out")),
-    (fastconv.max_pool2d, (x, 2), ("stride", "padding", "dilation", "ceil_mode", "layout", "out")),
-    (fastconv.avg_pool2d, (x, 2), ("stride", "padding", "ceil_mode", "count_include_pad", "out")),
+    (fastconv.conv2d, (x, w), (*steps, "groups", "padding_mode", "layout", "activation", "algorithm")),
+    (fastconv.conv2d_backward, (dy, x, w), (*steps, "groups", "needs")),
+    (fastconv.conv_transpose2d, (dy, w), (*steps, "output_padding", "groups")),
+    (fastconv.max_pool2d, (x, 2), (*steps, "ceil_mode", "layout")),
+    (fastconv.avg_pool2d, (x, 2), ("stride", "padding", "out", "ceil_mode", "count_include_pad")),
     (fastconv.im2col, (x, (2, 2)), ("stride", "padding", "dilation", "layout")),
     (fastconv.pad, (x, 1), ("mode", "value", "out")),
 ]

@@ -19,21 +19,10 @@ import numpy as np
 from .errors import GeometryError, UnknownNameError
 
 __all__ = [
-    "PADDING_MODES",
-    "ConvGeometry",
-    "PadGeometry",
-    "PoolGeometry",
-    "adaptive_windows",
-    "axis_sources",
-    "check_size",
-    "conv_geometry",
-    "conv_transpose_geometry",
-    "is_channels_last",
-    "ntuple",
-    "pad_geometry",
-    "parse_padding",
+    "PADDING_MODES", "ConvGeometry", "PadGeometry", "PoolGeometry", "adaptive_windows", "axis_sources", "check_size",
+    "conv_geometry", "conv_transpose_geometry", "is_channels_last", "ntuple", "pad_geometry", "parse_padding",
     "pool_geometry",
-]
+]  # fmt: skip
 
 Size: TypeAlias = tuple[int, int, int]
 Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -68,11 +57,6 @@ class ConvGeometry:
     padding: Pairs
     padding_mode: str
     out_size: Size
-
-    @property
-    def has_padding(self) -> bool:
-        """Whether any side of any axis is padded."""
-        return any(lo or hi for lo, hi in self.padding)
 
     def x_shape(self, batch: int) -> tuple[int, ...]:
         """Shape of the input in this geometry's layout, five axes."""
@@ -162,9 +146,6 @@ class PadGeometry:
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the padded array."""
         return tuple(n + lo + hi for n, (lo, hi) in zip(self.in_shape, self.pads, strict=True))
-
-
-# ---------------------------------------------------------------------------------------------------- parsing
 
 
 def _integer(func: str, name: str, value: Any, minimum: int) -> int:
@@ -274,6 +255,11 @@ def _three(values: tuple[int, ...], fill: int = 1) -> Size:
     return filled[0], filled[1], filled[2]
 
 
+def _steps(steps: tuple[int, ...], counts: tuple[int, ...]) -> Size:
+    """Strides or dilations; 1 where there is only one window or tap, so that no number is larger than an array."""
+    return _three(tuple(s if n > 1 else 1 for s, n in zip(steps, counts, strict=True)))
+
+
 def _three_pairs(pairs: tuple[tuple[int, int], ...]) -> Pairs:
     filled = ((0, 0),) * (3 - len(pairs)) + pairs
     return filled[0], filled[1], filled[2]
@@ -288,12 +274,12 @@ def _windows(
     out = []
     for name, n, span, s, (lo, hi) in zip(names, sizes, spans, strides, pads, strict=True):
         room = n + lo + hi - span
-        if n == 0 or room < 0:
+        if n == 0:
+            raise GeometryError(f"{func}: x is empty along {name}, there is no position for a window")
+        if room < 0:
             raise GeometryError(
                 f"{func}: the kernel covers {span} positions along {name}, more than the padded input has "
                 f"({n} + {lo} + {hi} = {n + lo + hi})"
-                if n
-                else f"{func}: x is empty along {name}, there is no position for a window"
             )
         count = room // s + 1
         # ceil_mode adds a window that reaches past the padded input, but none that starts in the padding after it
@@ -301,9 +287,6 @@ def _windows(
             count += 1
         out.append(count)
     return tuple(out)
-
-
-# ------------------------------------------------------------------------------------------------ convolution
 
 
 def _split_weight(
@@ -368,8 +351,8 @@ def conv_geometry(
     ):
         check_size(func, what, (*x_shape[: len(x_shape) - rank - 1], *shape))
     return ConvGeometry(
-        rank, last, channels, out_channels, groups, _three(sizes), _three(kernel), _three(strides),
-        _three(dilations), _three_pairs(pads), mode, _three(out),
+        rank, last, channels, out_channels, groups, _three(sizes), _three(kernel), _steps(strides, out),
+        _steps(dilations, kernel), _three_pairs(pads), mode, _three(out),
     )  # fmt: skip
 
 
@@ -417,12 +400,9 @@ def conv_transpose_geometry(
         pads.append((lo, hi))
     check_size(func, "output", (*x_shape[: len(x_shape) - rank - 1], per_group * groups, *results))
     return ConvGeometry(
-        rank, last, per_group * groups, channels, groups, _three(tuple(results)), _three(kernel), _three(strides),
-        _three(dilations), _three_pairs(tuple(pads)), "constant", _three(sizes),
+        rank, last, per_group * groups, channels, groups, _three(tuple(results)), _three(kernel), _steps(strides, sizes),
+        _steps(dilations, kernel), _three_pairs(tuple(pads)), "constant", _three(sizes),
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------- pooling
 
 
 def pool_geometry(
@@ -444,7 +424,7 @@ def pool_geometry(
     out = _windows(func, sizes, spans, strides, pads, bool(ceil_mode))
     check_size(func, "output", (*x_shape[: len(x_shape) - rank - 1], channels, *out))
     return PoolGeometry(
-        rank, last, channels, _three(sizes), _three(kernel), _three(strides), _three(dilations),
+        rank, last, channels, _three(sizes), _three(kernel), _steps(strides, out), _steps(dilations, kernel),
         _three_pairs(pads), bool(count_include_pad), _three(out),
     )  # fmt: skip
 
@@ -452,9 +432,6 @@ def pool_geometry(
 def adaptive_windows(size: int, out: int) -> list[tuple[int, int]]:
     """(start, stop) of every window of adaptive pooling along one axis: floor(i*n/out) to ceil((i+1)*n/out)."""
     return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
-
-
-# ---------------------------------------------------------------------------------------------------- padding
 
 
 def pad_geometry(func: str, shape: tuple[int, ...], pad_width: Any, mode: Any) -> tuple[PadGeometry, tuple[int, ...]]:

@@ -23,6 +23,7 @@ __all__ = [
     "kernel_dtype",
     "native",
     "new_or_checked",
+    "new_or_checked_each",
     "real_array",
     "store",
 ]
@@ -79,7 +80,7 @@ def check_out(
     if not out.flags.writeable:
         raise ValueError(f"{func}: {name} is read-only")
     if any(a is not None and np.may_share_memory(out, a) for a in inputs):
-        raise ValueError(f"{func}: {name} shares memory with an input")
+        raise ValueError(f"{func}: {name} shares memory with an input or another result")
     return out
 
 
@@ -116,6 +117,22 @@ def store(target: Array, values: Array) -> None:
     """Write a result in the dtype it is wanted in; what is too large for it becomes infinite, silently."""
     with np.errstate(over="ignore", invalid="ignore"):
         target[...] = values
+
+
+def new_or_checked_each(
+    func: str,
+    outs: Sequence[Any],
+    wanted: Sequence[bool],
+    shapes: Sequence[tuple[int, ...]],
+    dtype: np.dtype[Any],
+    inputs: tuple[Array, ...],
+) -> list[Array | None]:
+    """Arrays for several results, None where one is not wanted; none shares memory with an input or another."""
+    found: list[Array | None] = []
+    for i, (out, want, shape) in enumerate(zip(outs, wanted, shapes, strict=True)):
+        taken = (*inputs, *found)
+        found.append(new_or_checked(func, out, shape, dtype, taken, f"out[{i}]") if want else None)
+    return found
 
 
 GeometryT = TypeVar("GeometryT", ConvGeometry, PoolGeometry)

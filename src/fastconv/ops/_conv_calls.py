@@ -20,6 +20,7 @@ from ._arrays import (
     float_dtype,
     kernel_dtype,
     new_or_checked,
+    new_or_checked_each,
     real_array,
     store,
 )
@@ -136,10 +137,8 @@ class _Backward:
         check_grad(func, grad_output, frame.shape(x, self.out_shape))
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.out_channels,))
-        dx, dw, db = (
-            new_or_checked(func, out, shape, self.result, inputs, f"out[{i}]") if name in self.needs else None
-            for i, (name, out, shape) in enumerate(zip(NEEDS, outs, shapes, strict=True))
-        )
+        wanted = [name in self.needs for name in NEEDS]
+        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs)
         dy = frame.data(grad_output)
         if dx is not None:
             w5 = frame.weight(weight)
@@ -225,10 +224,8 @@ class _TransposedBackward:
         check_grad(func, grad_output, frame.shape(x, self.y_shape))
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.in_channels,))
-        dx, dw, db = (
-            new_or_checked(func, out, shape, self.result, inputs, f"out[{i}]") if name in self.needs else None
-            for i, (name, out, shape) in enumerate(zip(NEEDS, outs, shapes, strict=True))
-        )
+        wanted = [name in self.needs for name in NEEDS]
+        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs)
         dy = frame.data(grad_output)
         if dx is not None:
             w5 = frame.weight(weight)

@@ -61,11 +61,12 @@ class _Max:
         self.by_rank = route is None
         self.frame = Frame(backend, geometry, np.dtype(np.float64) if route is None else route)
         self.out_shape = geometry.out_shape(1)
-        inside = replace(geometry, count_include_pad=False)
-        empty = [np.flatnonzero(inside.window_counts(axis) == 0) for axis in range(3)]
-        detour = self.frame.dtype != self.dtype and dtype.kind in "iu"
         # a backend's "least value" is that of the dtype it sees: windows of padding alone are mended after a detour
-        self.padding_only = [(axis, where) for axis, where in enumerate(empty) if where.size] if detour else []
+        self.padding_only: list[tuple[int, Array]] = []
+        if self.frame.dtype != self.dtype and dtype.kind in "iu":
+            inside = replace(geometry, count_include_pad=False)
+            empty = [np.flatnonzero(inside.window_counts(axis) == 0) for axis in range(3)]
+            self.padding_only = [(axis, where) for axis, where in enumerate(empty) if where.size]
 
     def __call__(self, x: Array, out: Array | None, indices: Array | None, want_indices: bool) -> tuple[Array, Any]:
         frame = self.frame

@@ -185,13 +185,11 @@ def batch_norm_backward(
     call.check_count()
     gamma, beta = call.cast(call.vector("weight", weight, 1)), call.cast(call.vector("bias", bias, 0))
     centre, spread = call.cast(call.vector("mean", mean)), call.cast(call.vector("var", var))
-    outs = check_outs(func, out)
-    inputs = (gradient, call.x)
-    shapes = (call.x.shape, (call.channels,), (call.channels,))
-    dx, dweight, dbias = (
-        new_or_checked(func, o, shape, call.result, inputs, f"out[{i}]")
-        for i, (o, shape) in enumerate(zip(outs, shapes, strict=True))
-    )
+    ox, ow, ob = check_outs(func, out)
+    inputs, vector = (gradient, call.x), (call.channels,)
+    dx = new_or_checked(func, ox, call.x.shape, call.result, inputs, "out[0]")
+    dweight = new_or_checked(func, ow, vector, call.result, (*inputs, dx), "out[1]")
+    dbias = new_or_checked(func, ob, vector, call.result, (*inputs, dx, dweight), "out[2]")
     into, dw, db = call.into(dx), np.empty(call.channels, call.dtype), np.empty(call.channels, call.dtype)
     runs_on.batch_norm_backward(
         call.three(gradient), call.three(call.x), gamma, beta, centre, spread, number(func, "eps", eps), activation,

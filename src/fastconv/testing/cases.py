@@ -249,14 +249,14 @@ def _conv_shapes() -> Iterator[ConvCase]:
         yield _conv(size=(13, 17), kernel=kernel, padding=kernel // 2, n=1)
     for shape in ((1, 7), (7, 1), (3, 5), (13, 17)):
         yield _conv(size=(13, 17), kernel=shape)
-    for kernel, stride in ((2, 3), (1, 2), (3, 5), (3, (1, 2)), (3, (3, 1)), (7, 4)):
-        yield _conv(size=(17, 19), kernel=kernel, stride=stride)
+    for taps, step in ((2, 3), (1, 2), (3, 5), (3, (1, 2)), (3, (3, 1)), (7, 4)):
+        yield _conv(size=(17, 19), kernel=taps, stride=step)
     yield _conv(size=32, kernel=7, stride=2, padding=3, c=3, k=16, n=1)
     yield _conv(size=1, kernel=1, n=1, c=1, k=1)
     yield _conv(size=1, kernel=3, padding=1)
     # dilation
-    for dilation in (2, 3, (1, 2), (4, 1)):
-        yield _conv(size=(13, 17), kernel=3, dilation=dilation, padding=2)
+    for apart in (2, 3, (1, 2), (4, 1)):
+        yield _conv(size=(13, 17), kernel=3, dilation=apart, padding=2)
     yield _conv(size=19, kernel=3, dilation=2, stride=2, padding=((1, 3), (0, 4)))
     # paddings
     for padding in (((0, 1), (2, 0)), ((3, 0), (0, 5)), (4, 0), "full", "valid"):

@@ -83,7 +83,7 @@ def tolerance(
     error = factor * float(computed.eps) / 2 * _spread(magnitude, tile, spatial_axes)
     if kind == np.float16:
         error = error + float(np.finfo(np.float16).eps) / 2 * magnitude
-    return error + _LEAST_NORMALS * least_normal  # type: ignore[no-any-return]
+    return error + _LEAST_NORMALS * least_normal
 
 
 def _spread(magnitude: Array, tile: int, axes: tuple[int, ...]) -> Array:
