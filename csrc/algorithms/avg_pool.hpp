@@ -56,7 +56,7 @@ void sum_rows(const PoolShape& s, Divisors counts, const T* slab, int64_t id, in
             const int64_t count = counts[0][a] * counts[1][b];
             if (uniform) {
                 for (int64_t i = 0; i < n; i += lanes_of<V>) {
-                    const auto tail = mask<V>(n - i);
+                    const auto tail = upto<V>(n - i);
                     const V y = load<V>(row + i, tail);
                     store(v + i, begun ? load<V>(v + i, tail) + y : y, tail);
                 }
@@ -86,7 +86,7 @@ FASTCONV_INLINE void add_back(const T* v, int64_t taps, int64_t unit, T* to, int
     for (int64_t i = 0; i < n; i += lanes_of<V>) {
         V a{};
         for (int64_t t = 0; t < taps; t++) a += load<V>(v + i - t * unit);
-        store(to + i, a, mask<V>(n - i));
+        store(to + i, a, upto<V>(n - i));
     }
 }
 
@@ -110,8 +110,8 @@ void spread_row(const PoolShape& s, const SumRow& layout, const T* v, T* to, T* 
                     *second = temporary + (before + 1) % 2 * pitch + (before + 1) / 2;
             for (int64_t i = 0; i < w; i += 2 * L) {
                 const V a = load<V>(first + i / 2), b = load<V>(second + i / 2);
-                store(to + i, interleave_low(a, b), mask<V>(w - i));
-                store(to + i + L, interleave_high(a, b), mask<V>(w - i - L));
+                store(to + i, interleave_low(a, b), upto<V>(w - i));
+                store(to + i + L, interleave_high(a, b), upto<V>(w - i - L));
             }
             return;
         }
@@ -154,7 +154,97 @@ void backward_by_position(const PoolShape& s, Divisors counts, const T* dy, T* d
     }
 }
 
+// ---- strips: channels first, strides 1 and 2, small windows
+
+// Rows of dy over their counts live in a ring with zeros at either end; every row of dx is written once from
+// them.
+struct ScaledRows {
+    int64_t lead, length, rows;
+    explicit ScaledRows(const PoolShape& s) {
+        const int64_t room = s.in[2] + s.before[2];
+        lead = s.kernel[2] + kVectorBytes;
+        length = lead + (room > s.out[2] ? room : s.out[2]) + 4 * kVectorBytes;
+        const int64_t alive = (s.kernel[1] - 1) / s.stride[1] + 2;
+        rows = alive < s.out[1] ? alive : s.out[1];
+    }
+};
+
+// Whether it is worth it: windows of depth one, so that a ring is a few rows high.
+inline bool is_gathered(const PoolShape& s) {
+    return !s.channels_last && s.stride[2] <= 2 && s.kernel[0] == 1 && s.kernel[1] * s.kernel[2] <= 27 &&
+           SumRow(s).length > 0;
+}
+
+template <class T, int kStride>
+FASTCONV_INLINE vec<T, kLanes<T>> gather(const T* const* rows, int64_t count, int64_t kernel, int64_t phase,
+                                         int64_t m) {
+    using V = vec<T, kLanes<T>>;
+    V sum{};
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t j = phase; j < kernel; j += kStride)
+            sum += load<V>(rows[r] + m - (kStride == 2 ? j >> 1 : j));
+    return sum;
+}
+
+template <class T>
+void backward_gathered(const PoolShape& s, Divisors counts, const T* dy, T* dx, const PoolPart& part,
+                       T* scratch) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = lanes_of<V>;
+    const ScaledRows ring(s);
+    T* const columns = scratch + ring.rows * ring.length;
+    const T** const rows = reinterpret_cast<const T**>(columns + (s.out[2] + kVectorBytes + 15) / 16 * 16);
+    fill(scratch, ring.rows * ring.length, T(0));
+    for (int64_t o = 0; o < s.out[2]; o++) columns[o] = static_cast<T>(counts[2][o] > 0 ? counts[2][o] : 1);
+    const int64_t w = s.in[2], k = s.kernel[2], before = s.before[2];
+    for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
+        int64_t scaled = 0, id = part.row0 / s.in[1], ih = part.row0 % s.in[1];
+        for (int64_t row = part.row0; row < part.row1; row++) {
+            const Covering d = covering(s, 0, id), h = covering(s, 1, ih);
+            const int64_t count = d.first < d.last && h.first < h.last ? h.last - h.first : 0;
+            for (int64_t e = 0; e < count; e++) {
+                const int64_t o = d.first * s.out[1] + h.first + e;
+                if (e == 0 && scaled < o) scaled = o;  // no later row needs one before
+                for (; scaled <= o; scaled++) {
+                    const T* const from = dy + slab * s.out_volume() + scaled * s.out[2];
+                    T* const to = scratch + scaled % ring.rows * ring.length + ring.lead;
+                    const int64_t divisor = counts[0][d.first] * counts[1][scaled % s.out[1]];
+                    const V by = broadcast<V>(static_cast<T>(divisor > 0 ? divisor : 1));
+                    for (int64_t i = 0; i < s.out[2]; i += L) {
+                        const auto tail = upto<V>(s.out[2] - i);
+                        store(to + i, load<V>(from + i, tail) / (by * load<V>(columns + i)), tail);
+                    }
+                }
+                rows[e] = scratch + o % ring.rows * ring.length + ring.lead;
+            }
+            T* const to = dx + slab * s.in_volume() + row * w;
+            if (s.stride[2] == 1) {
+                for (int64_t i = 0; i < w; i += L)
+                    store(to + i, gather<T, 1>(rows, count, k, 0, i + before), upto<V>(w - i));
+            } else {
+                const int64_t p0 = before & 1, m0 = before >> 1, m1 = (before + 1) >> 1;
+                for (int64_t i = 0; i < w; i += 2 * L) {
+                    const V a = gather<T, 2>(rows, count, k, p0, m0 + i / 2);
+                    const V b = gather<T, 2>(rows, count, k, p0 ^ 1, m1 + i / 2);
+                    store(to + i, interleave_low(a, b), upto<V>(w - i));
+                    if (i + L < w) store(to + i + L, interleave_high(a, b), upto<V>(w - i - L));
+                }
+            }
+            if (++ih == s.in[1]) {
+                ih = 0;
+                id++;
+            }
+        }
+    }
+}
+
+// ---- entries
+
 inline int64_t backward_scratch(const PoolShape& s) {
+    if (is_gathered(s)) {
+        const ScaledRows ring(s);
+        return ring.rows * ring.length + s.out[2] + 2 * kVectorBytes + 2 * (ring.rows + 8);
+    }
     const SumRow layout(s);
     const int64_t u = s.unit(), phases = phases_of(s);
     if (layout.length == 0 || is_whole(s)) return 0;
@@ -176,6 +266,7 @@ void backward(const PoolShape& s, Divisors counts, const void* dy, void* dx, con
             fill(to + slab * s.in_volume(), s.in_volume(), g[slab] / divisor);
         return;
     }
+    if (is_gathered(s)) return backward_gathered(s, counts, g, to, part, static_cast<T*>(scratch));
     if (layout.length == 0) return backward_by_position(s, counts, g, to, part);
     const int64_t u = s.unit(), total = (layout.length + 2) * u + kVectorBytes;
     T* const row_sums = static_cast<T*>(scratch);

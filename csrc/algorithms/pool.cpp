@@ -50,53 +50,99 @@ int64_t row_limit(const PoolShape& s) {
     return std::min(s.kernel[0], s.in[0]) * std::min(s.kernel[1], s.in[1]);
 }
 
-// One window after another, one value at a time: integers with indices, and windows of too many taps for the
-// vector kernels to number in a float.
+// Whether the vector kernels find a maximum's place: floats, not too many taps for numbers in a float, no
+// padding out of all proportion.
+bool by_vectors(const PoolShape& s, PoolType type) {
+    if (type != PoolType::f32 && type != PoolType::f64) return false;
+    int64_t taps = 1, reach = 0;
+    for (int a = 0; a < 3; a++) {
+        if (__builtin_mul_overflow(taps, s.kernel[a], &taps) || taps >= int64_t{1} << 24) return false;
+        reach = std::max(reach,
+                         (s.out[a] - 1) * s.stride[a] + s.span(a) + s.before[a] - 8 * (s.in[a] + s.out[a]));
+    }
+    return reach <= 4096;
+}
+
+// Calls use(position) for the taps of a window that lie inside.
+template <class Use>
+void for_taps(const PoolShape& s, int64_t o, Use use) {
+    const Taps d = taps_of(s, 0, o / s.out[2] / s.out[1]), h = taps_of(s, 1, o / s.out[2] % s.out[1]),
+               w = taps_of(s, 2, o % s.out[2]);
+    for (int64_t a = d.first; a < d.last; a++)
+        for (int64_t b = h.first; b < h.last; b++)
+            for (int64_t j = w.first; j < w.last; j++)
+                use(((d.start + a * s.dilation[0]) * s.in[1] + h.start + b * s.dilation[1]) * s.in[2] +
+                    w.start + j * s.dilation[2]);
+}
+
+// Position of a window's maximum, or -1.
 template <class T>
-void plain_indices(const PoolShape& s, const T* x, T* out, int64_t* indices, const PoolPart& part) {
-    const int64_t u = s.unit(), h = s.in[1], w = s.in[2];
-    constexpr T least = std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity()
-                                                             : std::numeric_limits<T>::lowest();
+int64_t place_of_maximum(const PoolShape& s, const T* x, int64_t o, int64_t unit) {
+    int64_t place = -1;
+    for_taps(s, o, [&](int64_t at) {
+        if (place < 0) {
+            place = at;
+            return;
+        }
+        const T v = x[at * unit], best = x[place * unit];
+        if (v > best || (v != v && best == best)) place = at;
+    });
+    return place;
+}
+
+// One window after another, one value at a time: what the vector kernels do not take.
+template <class T>
+void plain_indices(const PoolShape& s, const void* x, void* out, int64_t* indices, const PoolPart& part) {
+    using Limits = std::numeric_limits<T>;
+    const int64_t u = s.unit();
     for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
-        const T* const in = x + slab * s.in_volume() * u;
-        int64_t to = slab * s.out_volume() * u;
-        for (int64_t o = 0; o < s.out_volume(); o++, to += u) {
-            const Taps d = taps_of(s, 0, o / s.out[2] / s.out[1]), e = taps_of(s, 1, o / s.out[2] % s.out[1]),
-                       f = taps_of(s, 2, o % s.out[2]);
+        for (int64_t o = part.row0 * s.out[2]; o < part.row1 * s.out[2]; o++) {
             for (int64_t c = part.c0; c < part.c1; c++) {
-                T best = least;
-                int64_t index = -1;
-                for (int64_t a = d.first; a < d.last; a++) {
-                    for (int64_t b = e.first; b < e.last; b++) {
-                        const int64_t row =
-                            ((d.start + a * s.dilation[0]) * h + e.start + b * s.dilation[1]) * w;
-                        for (int64_t j = f.first; j < f.last; j++) {
-                            const int64_t at = row + f.start + j * s.dilation[2];
-                            const T v = in[at * u + c];
-                            if (index < 0 || v > best || (v != v && best == best)) {
-                                best = v;
-                                index = at;
-                            }
-                        }
-                    }
-                }
-                out[to + c] = best;
-                indices[to + c] = index;
+                const T* const in = static_cast<const T*>(x) + slab * s.in_volume() * u + c;
+                const int64_t to = (slab * s.out_volume() + o) * u + c, place = place_of_maximum(s, in, o, u);
+                static_cast<T*>(out)[to] = place >= 0             ? in[place * u]
+                                           : Limits::has_infinity ? -Limits::infinity()
+                                                                  : Limits::lowest();
+                indices[to] = place;
             }
         }
     }
 }
 
+constexpr void (*kPlainIndices[10])(const PoolShape&, const void*, void*, int64_t*, const PoolPart&) = {
+    plain_indices<float>,   plain_indices<double>,   plain_indices<int8_t>,  plain_indices<uint8_t>,
+    plain_indices<int16_t>, plain_indices<uint16_t>, plain_indices<int32_t>, plain_indices<uint32_t>,
+    plain_indices<int64_t>, plain_indices<uint64_t>};
+
 template <class T>
-void plain(const PoolShape& s, const void* x, void* out, int64_t* indices, const PoolPart& part) {
-    plain_indices(s, static_cast<const T*>(x), static_cast<T*>(out), indices, part);
+void plain_backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void* dx,
+                    const PoolPart& part) {
+    const int64_t u = s.unit();
+    for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
+        for (int64_t c = part.c0; c < part.c1; c++) {
+            const T* const in = static_cast<const T*>(x) + slab * s.in_volume() * u + c;
+            T* const to = static_cast<T*>(dx) + slab * s.in_volume() * u + c;
+            for (int64_t i = 0; i < s.in_volume(); i++) to[i * u] = T(0);
+            for (int64_t o = 0; o < s.out_volume(); o++) {
+                const int64_t place = place_of_maximum(s, in, o, u);
+                if (place < 0) continue;
+                T g = static_cast<const T*>(dy)[(slab * s.out_volume() + o) * u + c];
+                const T best = in[place * u];
+                const auto tied = [&](int64_t at) { return in[at * u] == best || in[at * u] != in[at * u]; };
+                if (ties == Ties::first) {
+                    to[place * u] += g;
+                    continue;
+                }
+                int64_t count = 0;
+                for_taps(s, o, [&](int64_t at) { count += tied(at); });
+                if (ties == Ties::split) g /= static_cast<T>(count);
+                for_taps(s, o, [&](int64_t at) {
+                    if (tied(at)) to[at * u] += g;
+                });
+            }
+        }
+    }
 }
-
-constexpr void (*kPlain[10])(const PoolShape&, const void*, void*, int64_t*, const PoolPart&) = {
-    plain<float>,    plain<double>,  plain<int8_t>,   plain<uint8_t>, plain<int16_t>,
-    plain<uint16_t>, plain<int32_t>, plain<uint32_t>, plain<int64_t>, plain<uint64_t>};
-
-bool floating(PoolType type) { return type == PoolType::f32 || type == PoolType::f64; }
 
 }  // namespace
 
@@ -120,14 +166,14 @@ void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, v
                       });
         return;
     }
-    const bool vectors = floating(type) && row_limit(s) * s.kernel[2] < int64_t{1} << 24;
-    const int64_t scratch = vectors ? kernels.gradient_scratch[t](s) : 0;
-    for_each_part(s, batch, rows, false, true, traffic(s, batch, bytes, 4), [&](const PoolPart& part) {
+    const bool vectors = by_vectors(s, type);
+    const int64_t room = vectors ? kernels.gradient_scratch[t](s) : 0;
+    for_each_part(s, batch, rows, true, true, traffic(s, batch, bytes, 4), [&](const PoolPart& part) {
         ScratchFrame frame;
         if (vectors) {
-            kernels.indices[t](s, x, out, indices, part, frame.take_bytes(static_cast<size_t>(scratch)));
+            kernels.indices[t](s, x, out, indices, part, frame.take_bytes(static_cast<size_t>(room)));
         } else {
-            kPlain[t](s, x, out, indices, part);
+            kPlainIndices[t](s, x, out, indices, part);
         }
     });
 }
@@ -136,13 +182,18 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
                        const void* x, void* dx) {
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
-    const int64_t scratch = kernels.gradient_scratch[t](s);
-    for_each_part(s, batch, s.out[0] * s.out[1], false, true, traffic(s, batch, pool_type_bytes(type), 4),
-                  [&](const PoolPart& part) {
-                      ScratchFrame frame;
-                      kernels.backward[t](s, ties, dy, x, dx, part,
-                                          frame.take_bytes(static_cast<size_t>(scratch)));
-                  });
+    const int64_t rows = s.in[0] * s.in[1], bytes = traffic(s, batch, pool_type_bytes(type), 4);
+    if (!by_vectors(s, type)) {
+        return for_each_part(s, batch, rows, false, true, bytes, [&](const PoolPart& part) {
+            (type == PoolType::f32 ? plain_backward<float> : plain_backward<double>)(s, ties, dy, x, dx,
+                                                                                     part);
+        });
+    }
+    const int64_t room = kernels.gradient_scratch[t](s);
+    for_each_part(s, batch, rows, true, true, bytes, [&](const PoolPart& part) {
+        ScratchFrame frame;
+        kernels.backward[t](s, ties, dy, x, dx, part, frame.take_bytes(static_cast<size_t>(room)));
+    });
 }
 
 void avg_pool(const PoolShape& s, const int64_t* const* counts, PoolType type, int64_t batch, const void* x,

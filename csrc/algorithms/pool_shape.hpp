@@ -37,6 +37,9 @@ struct Taps {
 static inline __attribute__((always_inline)) Taps taps_of(const PoolShape& s, int axis, int64_t o) {
     const int64_t start = o * s.stride[axis] - s.before[axis], d = s.dilation[axis],
                   room = s.in[axis] - start;
+    if (d == 1) {  // the usual case, without a division
+        return {start, start < 0 ? -start : 0, room < s.kernel[axis] ? room : s.kernel[axis]};
+    }
     const int64_t first = start < 0 ? (-start + d - 1) / d : 0;
     const int64_t inside = room > 0 ? (room + d - 1) / d : 0;
     return {start, first, inside < s.kernel[axis] ? inside : s.kernel[axis]};

@@ -1,5 +1,5 @@
-// What pooling needs of a vector beyond simd/vec.hpp: a maximum in which NaN wins, and the places where a
-// maximum stands.
+// What pooling needs of a vector beyond simd/: parts of vectors, a maximum in which NaN wins, and the places
+// where a maximum stands.
 #pragma once
 
 #include "simd/shuffle.hpp"
@@ -7,6 +7,84 @@
 
 FASTCONV_BEGIN_ISA
 namespace {
+
+// The first lanes of a vector, as mask() of vec.hpp, but plain where that is all of them, and out of line for
+// the small integers of instruction sets that have no masks for them (they would be a loop at every place of
+// use).
+template <class V>
+struct First {
+    int64_t left;
+    Mask<V> bits;
+};
+template <class V>
+FASTCONV_INLINE First<V> upto(int64_t left) {
+    return {left, mask<V>(left)};
+}
+
+template <class V>
+__attribute__((noinline)) V load_some(const scalar_of<V>* p, int64_t left) {
+    return load<V>(p, mask<V>(left));
+}
+template <class V>
+__attribute__((noinline)) void store_some(scalar_of<V>* p, V v, int64_t left) {
+    store(p, v, mask<V>(left));
+}
+template <class V>
+constexpr bool kMasked = sizeof(V) == 64 || (sizeof(V) == 32 && sizeof(scalar_of<V>) >= 4);
+
+template <class V>
+FASTCONV_INLINE V load(const scalar_of<V>* p, First<V> part) {
+    if constexpr (sizeof(V) < 64) {
+        if (part.left >= lanes_of<V>) return load<V>(p);
+    }
+    if constexpr (kMasked<V>) {
+        return load<V>(p, part.bits);
+    } else {
+        return load_some<V>(p, part.left);
+    }
+}
+template <class V>
+FASTCONV_INLINE void store(scalar_of<V>* p, V v, First<V> part) {
+    if constexpr (sizeof(V) < 64) {
+        if (part.left >= lanes_of<V>) return store(p, v);
+    }
+    if constexpr (kMasked<V>) {
+        store(p, v, part.bits);
+    } else {
+        store_some<V>(p, v, part.left);
+    }
+}
+
+// Lanes l with 0 <= q + l < n: what of a vector at position q lies inside a row of n. Floating types.
+template <class V>
+struct Range {
+    int32_t low, high;
+    uint32_t bits;
+};
+template <class V>
+FASTCONV_INLINE Range<V> range_of(int64_t q, int64_t n) {
+    constexpr int L = lanes_of<V>;
+    const int32_t low = q >= 0 ? 0 : q <= -L ? L : static_cast<int32_t>(-q);
+    const int32_t high = n - q >= L ? L : n - q <= low ? low : static_cast<int32_t>(n - q);
+    return {low, high, ((1u << high) - 1) & ~((1u << low) - 1)};
+}
+// The lanes of a range, `fill` in the others; nothing else is read.
+template <class V>
+FASTCONV_INLINE V load(const scalar_of<V>* p, Range<V> range, V fill) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(scalar_of<V>) == 4) {
+        return (V)_mm512_mask_loadu_ps((__m512)fill, static_cast<__mmask16>(range.bits), p);
+    } else {
+        return (V)_mm512_mask_loadu_pd((__m512d)fill, static_cast<__mmask8>(range.bits), p);
+    }
+#else
+    if (range.high - range.low == lanes_of<V>) return load<V>(p);
+    scalar_of<V> lanes[lanes_of<V>];
+    store(lanes, fill);
+    for (int32_t l = range.low; l < range.high; l++) lanes[l] = p[l];
+    return load<V>(lanes);
+#endif
+}
 
 template <class T>
 constexpr bool kFloating = T(0.5) != T(0);
@@ -96,27 +174,6 @@ FASTCONV_INLINE Hits<V> hits(V x, V m) {
                                       _mm512_cmp_pd_mask((__m512d)x, (__m512d)x, _CMP_UNORD_Q))};
     }
 }
-template <class V>
-FASTCONV_INLINE Hits<V> no_hits() {
-    return {0};
-}
-template <class V>
-FASTCONV_INLINE Hits<V> without(Hits<V> h, Hits<V> done) {
-    return {h.bits & ~done.bits};
-}
-template <class V>
-FASTCONV_INLINE Hits<V> either(Hits<V> a, Hits<V> b) {
-    return {a.bits | b.bits};
-}
-// y where hit, else zero.
-template <class V>
-FASTCONV_INLINE V only(Hits<V> h, V y) {
-    if constexpr (sizeof(scalar_of<V>) == 4) {
-        return (V)_mm512_maskz_mov_ps(static_cast<__mmask16>(h.bits), (__m512)y);
-    } else {
-        return (V)_mm512_maskz_mov_pd(static_cast<__mmask8>(h.bits), (__m512d)y);
-    }
-}
 // a + y where hit, else a.
 template <class V>
 FASTCONV_INLINE V add_where(Hits<V> h, V a, V y) {
@@ -127,13 +184,42 @@ FASTCONV_INLINE V add_where(Hits<V> h, V a, V y) {
     }
 }
 
+// Lanes where x is greater than m, or the first NaN.
 template <class V>
-FASTCONV_INLINE bool any_equal(V a, V b) {
+FASTCONV_INLINE Hits<V> greater(V x, V m) {
     if constexpr (sizeof(scalar_of<V>) == 4) {
-        return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) != 0;
+        return {_mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask((__m512)m, (__m512)m, _CMP_ORD_Q), (__m512)x,
+                                        (__m512)m, _CMP_NLE_UQ)};
     } else {
-        return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
+        return {_mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask((__m512d)m, (__m512d)m, _CMP_ORD_Q), (__m512d)x,
+                                        (__m512d)m, _CMP_NLE_UQ)};
     }
+}
+template <class V>
+FASTCONV_INLINE Hits<V> equal(V a, V b) {
+    if constexpr (sizeof(scalar_of<V>) == 4) {
+        return {_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ)};
+    } else {
+        return {_mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ)};
+    }
+}
+// a where hit, else b.
+template <class V>
+FASTCONV_INLINE V select(Hits<V> h, V a, V b) {
+    if constexpr (sizeof(scalar_of<V>) == 4) {
+        return (V)_mm512_mask_mov_ps((__m512)b, static_cast<__mmask16>(h.bits), (__m512)a);
+    } else {
+        return (V)_mm512_mask_mov_pd((__m512d)b, static_cast<__mmask8>(h.bits), (__m512d)a);
+    }
+}
+
+template <class V>
+FASTCONV_INLINE Hits<V> without(Hits<V> h, Hits<V> done) {
+    return {h.bits & ~done.bits};
+}
+template <class V>
+FASTCONV_INLINE Hits<V> either(Hits<V> a, Hits<V> b) {
+    return {a.bits | b.bits};
 }
 
 #else
@@ -147,9 +233,22 @@ FASTCONV_INLINE Hits<V> hits(V x, V m) {
     return {(x == m) | (x != x)};
 }
 template <class V>
-FASTCONV_INLINE Hits<V> no_hits() {
-    return {decltype(V{} == V{}){}};
+FASTCONV_INLINE V add_where(Hits<V> h, V a, V y) {
+    return h.bits ? a + y : a;
 }
+template <class V>
+FASTCONV_INLINE Hits<V> greater(V x, V m) {
+    return {(x > m) | ((x != x) & (m == m))};
+}
+template <class V>
+FASTCONV_INLINE Hits<V> equal(V a, V b) {
+    return {a == b};
+}
+template <class V>
+FASTCONV_INLINE V select(Hits<V> h, V a, V b) {
+    return h.bits ? a : b;
+}
+
 template <class V>
 FASTCONV_INLINE Hits<V> without(Hits<V> h, Hits<V> done) {
     return {h.bits & ~done.bits};
@@ -158,25 +257,32 @@ template <class V>
 FASTCONV_INLINE Hits<V> either(Hits<V> a, Hits<V> b) {
     return {a.bits | b.bits};
 }
-template <class V>
-FASTCONV_INLINE V only(Hits<V> h, V y) {
-    return (V)((decltype(h.bits))y & h.bits);
-}
-template <class V>
-FASTCONV_INLINE V add_where(Hits<V> h, V a, V y) {
-    return h.bits ? a + y : a;
-}
-template <class V>
-FASTCONV_INLINE bool any_equal(V a, V b) {
-    scalar_of<V> left[lanes_of<V>], right[lanes_of<V>];
-    store(left, a);
-    store(right, b);
-    bool any = false;
-    for (int i = 0; i < lanes_of<V>; i++) any |= left[i] == right[i];
-    return any;
-}
 
 #endif
+
+// ---- all lanes
+
+template <int Width, class V, int... I>
+FASTCONV_INLINE V rotate(V a, Lanes<I...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, a, ((I + Width) % lanes_of<V>)...);
+#else
+    using M = typename MaskElement<scalar_of<V>>::type;
+    const vec<M, lanes_of<V>> order = {static_cast<M>((I + Width) % lanes_of<V>)...};
+    return __builtin_shuffle(a, order);
+#endif
+}
+
+// All lanes combined, by halves.
+template <class Op, class V, int Width = lanes_of<V> / 2>
+FASTCONV_INLINE scalar_of<V> combine_lanes(V a) {
+    if constexpr (Width == 0) {
+        return a[0];
+    } else {
+        a = Op::apply(a, rotate<Width>(a, typename MakeLanes<lanes_of<V>>::type()));
+        return combine_lanes<Op, V, Width / 2>(a);
+    }
+}
 
 template <class T>
 FASTCONV_INLINE void fill(T* p, int64_t n, T value) {
@@ -184,7 +290,7 @@ FASTCONV_INLINE void fill(T* p, int64_t n, T value) {
     const V v = broadcast<V>(value);
     int64_t i = 0;
     for (; i + lanes_of<V> <= n; i += lanes_of<V>) store(p + i, v);
-    if (i < n) store(p + i, v, mask<V>(n - i));
+    if (i < n) store(p + i, v, upto<V>(n - i));
 }
 
 }  // namespace
