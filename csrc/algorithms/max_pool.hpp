@@ -31,7 +31,7 @@ struct Ring {
     T *marks, *gs, *leading;
     TapRow<T>* taps;
     CoverRow<T>* cover;
-    Columns columns;
+    Columns columns{};
     int64_t* offsets;  // of every tap from the window's first position; null where there are too many
 
     Ring(const PoolShape& s, int64_t width) {
