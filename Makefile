@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find src csrc -type f 
 OUTPUT := demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-quick clean
+.PHONY: help test lint format demo bench bench-quick clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -18,6 +18,25 @@ $(VENV)/.has-%: $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	FASTCONV_REQUIRE_CPP=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
 	@touch $@
+
+# Libraries to compare with, beyond what the extra brings: make test ORACLES="torch onnx". Tests that need one skip
+# without it, and fail without it where it was asked for.
+ORACLES ?=
+
+test: $(VENV)/.has-test  ## install, then every test; a backend that cannot be had is a failure
+	@test -z "$(ORACLES)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(ORACLES)
+	FASTCONV_REQUIRE_BACKENDS=1 FASTCONV_REQUIRE_ORACLES=$(if $(ORACLES),1,0) $(BIN)/python -m pytest
+
+lint: $(VENV)/.has-test  ## style and types: ruff, mypy (strict), clang-format
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ruff mypy clang-format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	find csrc -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format:  ## what lint asks for, done: ruff and clang-format of the environment at hand
+	ruff check --fix && ruff format
+	find csrc -name '*.cpp' -o -name '*.hpp' | xargs clang-format -i
 
 demo: $(VENV)/.has-demo  ## install, then run the demo on real photographs (pictures in demo-output/)
 	$(BIN)/fastconv demo --output $(OUTPUT)

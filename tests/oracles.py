@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pytest
+from support import without
 
 from fastconv.testing import ConvCase, PoolCase, conv_inputs, values
 
@@ -29,7 +29,7 @@ Array = np.ndarray
 
 def needs_torch() -> None:
     if torch is None:
-        pytest.skip("PyTorch is not installed: pip install torch")
+        without("torch")
 
 
 def first(array: Array, channels_last: bool) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,14 @@ BUILTIN = ("cpp", "cython", "numba", "numpy", "reference")
 REASONS = {b.name: b.reason for b in fastconv.list_backends() if b.builtin}  # None where it can be had
 SLOW = ("reference",)  # naive loops: every third case, and none of the large ones
 LARGE = 3_000_000  # multiply-adds
+
+
+def without(library: str) -> None:
+    """A test that needs a library which is not there: skipped, or failed where oracles are required."""
+    text = f"{library} is not installed: pip install {library}"
+    if os.environ.get("FASTCONV_REQUIRE_ORACLES", "0") not in ("", "0"):
+        pytest.fail(text)
+    pytest.skip(text)
 
 
 def algorithms(name: str) -> list[str]:

@@ -345,17 +345,15 @@ def test_out(backend: str, call: str) -> None:
     frozen.flags.writeable = False
     refused(frozen, ValueError, f"{name}: out is read-only")
     assert (frozen == 7).all()
-    # an input, and a window on the memory between two elements of one
     x = arrays[0]
     if x.size >= int(np.prod(shape)):
         overlapping = x.reshape(-1)[: int(np.prod(shape))].reshape(shape)
-        before = x.copy()
         refused(overlapping, ValueError, f"{name}: out shares memory with an input")
-        assert (x == before).all()
+        assert (x == 1).all()
 
 
 def test_out_between_the_elements_of_an_input(backend: str) -> None:
-    """Memory bounds count, as documented: interleaved arrays share no element, yet are refused."""
+    """Memory bounds count: interleaved arrays share no element, yet are refused."""
     wide = np.ones((2, 4, 8, 18), np.float32)
     x, out = wide[..., ::2], wide[..., 1::2]
     with pytest.raises(ValueError, match=r"conv2d: out shares memory with an input"):
@@ -430,7 +428,7 @@ def test_sizes_that_overflow(backend: str, call: Callable[[str], Any]) -> None:
 
 
 def test_huge_strides_that_are_no_error(backend: str) -> None:
-    """One window: how far the next one or the next tap would lie does not matter, however far that is."""
+    """One window: how far the next one or the next tap would lie does not matter."""
     for huge in (2**31, 2**63, 2**70):
         y = conv(X, np.ones((6, 4, 8, 9), np.float32), stride=huge, backend=backend)
         assert (y == 8 * 9 * 4).all()
@@ -455,10 +453,9 @@ def test_wrong_thread_counts() -> None:
 
 def test_keywords_only() -> None:
     """Beyond the arrays everything is named, and nothing unknown is swallowed."""
-    with pytest.raises(TypeError):
-        conv(X, W, B, 2)  # type: ignore[misc]
-    with pytest.raises(TypeError):
-        conv(X, W, strides=2)  # type: ignore[call-arg]
+    for arrays, keywords in (((X, W, B, 2), {}), ((X, W), {"strides": 2})):
+        with pytest.raises(TypeError):
+            conv(*arrays, **keywords)
 
 
 def test_interpreter_survives_everything(backend: str) -> None:

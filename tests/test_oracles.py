@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from support import BUILTIN, function
+from support import function, without
 
-import fastconv
 from fastconv.testing import CONV_CASES, POOL_CASES, ConvCase, PoolCase, assert_close, conv_inputs, tolerance, values
 
 with warnings.catch_warnings():
@@ -26,7 +25,7 @@ with warnings.catch_warnings():
 def run_onnx(operator: str, arrays: list[np.ndarray], **attributes: Any) -> np.ndarray:
     """One node in ONNX's reference evaluator."""
     if onnx is None:
-        pytest.skip("onnx is not installed: pip install onnx")
+        without("onnx")
     names = [f"i{i}" for i in range(len(arrays))]
     element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
     graph = helper.make_graph(
@@ -75,8 +74,7 @@ ONNX_CONV = [
 
 
 @pytest.mark.parametrize("case", ONNX_CONV, ids=lambda c: c.name)
-@pytest.mark.parametrize("name", BUILTIN)
-def test_onnx_conv(case: ConvCase, name: str) -> None:
+def test_onnx_conv(case: ConvCase, backend: str) -> None:
     x, w, b = conv_inputs(case, "integers")
     attributes: dict[str, Any] = {"strides": case.strides, "dilations": case.dilations, "group": case.groups}
     attributes["kernel_shape"] = case.kernel
@@ -86,15 +84,8 @@ def test_onnx_conv(case: ConvCase, name: str) -> None:
         attributes["pads"] = onnx_pads(oracles.case_pads(case))
     expected = run_onnx("Conv", [x, w, b], **attributes)
     assert_close(oracles.taps_conv(case, x, w, b), expected)
-    y = function("conv", case.rank)(x, w, b, **case.keywords, backend=backend_or_skip(name))
+    y = function("conv", case.rank)(x, w, b, **case.keywords, backend=backend)
     assert_close(y, expected)
-
-
-def backend_or_skip(name: str) -> str:
-    reason = {b.name: b.reason for b in fastconv.list_backends()}[name]
-    if reason is not None:
-        pytest.skip(f"backend {name}: {reason}")
-    return name
 
 
 ONNX_POOL = [

@@ -77,13 +77,14 @@ def build_info() -> dict[str, Any]:
 def _load(name: str, target: str) -> Backend:
     module, _, attribute = target.partition(":")
     try:
-        backend: Backend = getattr(importlib.import_module(module), attribute)()
+        kind = getattr(importlib.import_module(module), attribute, None)
+        backend = kind() if isinstance(kind, type) and issubclass(kind, Backend) else None
     except ImportError as error:
         reason = str(build_info().get("reason") or error) if name in ("cpp", "cython") else str(error)
         _failed[name] = reason
         mend = _MEND.get(name, "see the documentation of the package that provides it")
         raise BackendUnavailableError(f"backend {name!r} is not available: {reason}; to mend it: {mend}") from error
-    if not isinstance(backend, Backend):
+    if backend is None:
         raise BackendUnavailableError(f"backend {name!r}: {target} is not a subclass of fastconv.backends.Backend")
     backend.set_num_threads(get_num_threads())
     return backend
