@@ -5,16 +5,8 @@
 #include "plan/problem.hpp"
 #include "simd/vec.hpp"
 
-extern "C" {  // libm, by name: <cmath> would bring inline functions into this file
-float erfcf(float);
-double erfc(double);
-}
-
 FASTCONV_BEGIN_ISA
 namespace {
-
-FASTCONV_INLINE float erfc_scalar(float x) { return ::erfcf(x); }
-FASTCONV_INLINE double erfc_scalar(double x) { return ::erfc(x); }
 
 template <class V>
 FASTCONV_INLINE V activated(Activation activation, V v) {
@@ -43,8 +35,7 @@ FASTCONV_INLINE V activated(Activation activation, V v) {
             return v * gate / six;
         }
         case Activation::gelu: {
-            V tail = v * broadcast<V>(T(-0.70710678118654752440));
-            for (int i = 0; i < lanes_of<V>; i++) tail[i] = erfc_scalar(tail[i]);
+            const V tail = erfc_of(v * broadcast<V>(T(-0.70710678118654752440)));
             return v * broadcast<V>(T(0.5)) * tail;
         }
     }
@@ -86,8 +77,7 @@ FASTCONV_INLINE V activated_gradient(Activation activation, V dy, V x) {
             return dy * slope;
         }
         case Activation::gelu: {
-            V tail = x * broadcast<V>(T(-0.70710678118654752440));
-            for (int i = 0; i < lanes_of<V>; i++) tail[i] = erfc_scalar(tail[i]);
+            const V tail = erfc_of(x * broadcast<V>(T(-0.70710678118654752440)));
             const V density = exp_of(x * x * broadcast<V>(T(-0.5))) * broadcast<V>(T(0.39894228040143267794));
             return dy * (tail * broadcast<V>(T(0.5)) + x * density);
         }

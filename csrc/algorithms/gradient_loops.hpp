@@ -49,14 +49,14 @@ void lane_taps(const LaneTile<T>& t, int64_t first) {
     constexpr int L = kLanes<T>;
     V sum[N] = {};
     const T* dy = t.dy;
-    const int64_t step = t.step * L;
+    const int64_t step = t.step * L, dy_step = t.dy_step * L;
     for (int64_t r = 0; r < t.row_count; r++) {
         const T* x[N];
 #pragma GCC unroll 9
         for (int n = 0; n < N; n++) x[n] = t.x + (t.rows[r] + t.taps[first + n]) * L;
         for (int64_t i = 0, at = 0; i < t.width; i++, at += step) {
             const V g = load<V>(dy);
-            dy += L;
+            dy += dy_step;
 #pragma GCC unroll 9
             for (int n = 0; n < N; n++) sum[n] += g * load<V>(x[n] + at);
         }
@@ -151,6 +151,10 @@ void add_copies(const T* from, int64_t apart, int64_t copies, int64_t count, T* 
     constexpr int L = kLanes<T>;
     for (int64_t i = 0; i < count; i += L) {
         const auto m = mask<V>(count - i);
+        if (copies == 1) {
+            store(to + i, load<V>(from + i, m), m);
+            continue;
+        }
         V v[kMaxCopies];
         for (int64_t c = 0; c < copies; c++) v[c] = load<V>(from + c * apart + i, m);
         for (int64_t s = 1; s < copies; s *= 2)

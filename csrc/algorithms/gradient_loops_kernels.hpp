@@ -13,11 +13,12 @@ namespace fastconv {
 template <class T>
 struct LaneTile {
     const T* x;
-    const int64_t* rows;  // of x, in vectors; dy's rows follow each other
+    const int64_t* rows;  // of x, in vectors; dy's rows follow each other without a gap
     int64_t row_count;
     int64_t width;  // pixels of a row
     int64_t step;   // of x, in vectors
     const T* dy;
+    int64_t dy_step;      // in vectors
     const int64_t* taps;  // in vectors
     int64_t tap_count;
     T* sum;

@@ -12,7 +12,7 @@ namespace fastconv {
 
 namespace {
 
-constexpr size_t kPhaseBytes = 4u << 20;  // of the phases' outputs at a time: an L2 cache or two
+constexpr size_t kPhaseBytes = 1u << 20;  // of the phases' outputs at a time: 4 MB is a sixth slower
 constexpr int64_t kTaskElements = 16384;  // moved by one task
 
 }  // namespace
