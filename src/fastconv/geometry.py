@@ -400,8 +400,8 @@ def conv_transpose_geometry(
         pads.append((lo, hi))
     check_size(func, "output", (*x_shape[: len(x_shape) - rank - 1], per_group * groups, *results))
     return ConvGeometry(
-        rank, last, per_group * groups, channels, groups, _three(tuple(results)), _three(kernel), _steps(strides, sizes),
-        _steps(dilations, kernel), _three_pairs(tuple(pads)), "constant", _three(sizes),
+        rank, last, per_group * groups, channels, groups, _three(tuple(results)), _three(kernel),
+        _steps(strides, sizes), _steps(dilations, kernel), _three_pairs(tuple(pads)), "constant", _three(sizes),
     )  # fmt: skip
 
 

@@ -57,8 +57,13 @@ class Algorithm:
 class ConvRun(Protocol):
     """A convolution made ready to run: geometry, algorithm and weights are settled."""
 
-    algorithm: str
-    workspace_bytes: int
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm that runs."""
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of a run, at most."""
 
     def run(self, x: Array, out: Array, add: Array | None) -> None:
         """Convolve ``x`` into ``out``; ``add`` (only where ``fuses_add``) comes before the activation."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...geometry import PADDING_MODES
-from .._reference import ReferenceBackend
-from ..protocol import ACTIVATIONS
+from ..protocol import ACTIVATIONS, Backend
 from . import _core
 from .conv import ConvKernels
 from .grad import GradKernels
@@ -20,7 +19,7 @@ from .training import TrainingKernels
 __all__ = ["CppBackend"]
 
 
-class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKernels, ReferenceBackend):  # type: ignore[misc]
+class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKernels, Backend):
     """SIMD kernels, threads, many algorithms, plans."""
 
     name = "cpp"
