@@ -11,7 +11,7 @@ import fastconv
 from .layers import Layer
 from .machine import describe, limits
 from .peers import Peer
-from .problem import Call, Difference, Problem
+from .problem import Call, Difference, Problem, promised
 from .timing import Probe, Timing, interleave
 
 __all__ = ["SCHEMA", "Contender", "Row", "Settings", "as_json", "default_backends", "rate", "run"]
@@ -88,9 +88,10 @@ def _row(problem: Problem, contender: Contender, timing: Timing | None) -> Row:
 def _prepare(name: str, call: Call, problem: Problem, algorithm: str, peer: Peer | None) -> Contender:
     """Run once and check the result: nothing is timed that has not been seen to be right."""
     result = call()  # compiles what is compiled at the first call
-    # a peer does not say how it computes: it is allowed what the least exact of our own algorithms may show
-    allowed_as = "winograd_6x3" if peer else algorithm or "direct"
-    difference = problem.check(peer.arrays(result) if peer else result, allowed_as)
+    if peer:  # it does not say how it computes: it is allowed what the least exact of our own algorithms may show
+        difference = problem.check(peer.arrays(result), "winograd_6x3")
+    else:
+        difference = problem.check(result, promised(name, algorithm))
     return Contender(name, call, algorithm, difference)
 
 
