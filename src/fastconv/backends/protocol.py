@@ -100,6 +100,10 @@ class Backend(abc.ABC):
     def release_scratch(self) -> None:  # noqa: B027  most backends keep nothing
         """Give kept memory back."""
 
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """A new array for a result; a backend may keep the memory of results that died."""
+        return np.empty(shape, dtype)
+
     # -- convolution
 
     @abc.abstractmethod

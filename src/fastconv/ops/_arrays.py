@@ -91,9 +91,12 @@ def new_or_checked(
     dtype: np.dtype[Any],
     inputs: Sequence[Array | None],
     name: str = "out",
+    backend: Backend | None = None,
 ) -> Array:
-    """A new array for the result, or the user's after its check."""
-    return np.empty(shape, dtype) if out is None else check_out(func, out, shape, dtype, inputs, name)
+    """A new array for the result, from the backend's memory where one is given, or the user's after its check."""
+    if out is not None:
+        return check_out(func, out, shape, dtype, inputs, name)
+    return np.empty(shape, dtype) if backend is None else backend.empty(shape, dtype)
 
 
 def check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:

@@ -100,7 +100,8 @@ class _Forward:
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
         frame = self.frame
-        out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x, weight, bias))
+        shape = frame.shape(x, self.out_shape)
+        out = new_or_checked(self.func, out, shape, self.result, (x, weight, bias), backend=self.backend)
         if self.pads_first:
             x = pad_spatial(self.backend, self.given, x)
         x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)

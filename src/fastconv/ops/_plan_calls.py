@@ -98,7 +98,7 @@ class ConvPlan:
         other = None if add is None else real_array(func, "add", add)
         if other is not None and other.shape != shape:
             raise GeometryError(f"{func}: add must have shape {shape}, received {other.shape}")
-        out = new_or_checked(func, out, shape, self._dtype, (x, other))
+        out = new_or_checked(func, out, shape, self._dtype, (x, other), backend=self._backend)
         if self._pads_first:
             x = pad_spatial(self._backend, self._geometry, x)
         x5, add5 = frame.data(x), None if other is None else frame.data(other)

@@ -5,10 +5,14 @@ One file per topic adapts geometry to the compiled functions; ``_core.pyi`` type
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ...geometry import PADDING_MODES
-from ..protocol import ACTIVATIONS, Backend
+from ..protocol import ACTIVATIONS, Array, Backend
 from . import _core
 from .conv import ConvKernels
 from .grad import GradKernels
@@ -17,6 +21,8 @@ from .pool import MAX_POOL_DTYPES, PoolKernels
 from .training import TrainingKernels
 
 __all__ = ["CppBackend"]
+
+_CACHED_FROM = 256 * 1024  # bytes; below it NumPy's own cache serves
 
 
 class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKernels, Backend):
@@ -33,6 +39,12 @@ class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKern
     def set_num_threads(self, count: int) -> None:
         """Use at most ``count`` threads, the caller among them."""
         _core.set_num_threads(count)
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """A new array; large ones take their memory from the cache of freed results."""
+        if math.prod(shape) * dtype.itemsize < _CACHED_FROM:
+            return np.empty(shape, dtype)
+        return _core.empty(shape, dtype)
 
     def release_scratch(self) -> None:
         """Free the scratch of idle threads and the cache of freed outputs."""
