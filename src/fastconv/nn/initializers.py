@@ -199,7 +199,7 @@ def get(identifier: Any) -> Initializer:
     """An initialiser from its name, its class, its configuration in a file, or itself."""
     if isinstance(identifier, dict):
         known = get(identifier["class_name"])
-        return type(known)(**{k: v for k, v in identifier.get("config", {}).items() if k != "dtype"})
+        return type(known)(**{k: v for k, v in identifier.get("config", {}).items() if k in known.get_config()})
     if isinstance(identifier, type) and issubclass(identifier, Initializer):
         return identifier()
     if isinstance(identifier, str) and identifier in _BY_NAME:

@@ -104,7 +104,7 @@ def load_weights(model: Model, filepath: str | Path) -> None:
         if suffix == ".safetensors":
             arrays: Mapping[str, Array] = _safetensors().load(path.read_bytes())
         else:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
     _assign(_match(_named(model), arrays, str(path)))
 
