@@ -96,7 +96,9 @@ def _draw(draw: Any, classes: int, count: int, seed: int) -> tuple[NDArray[np.ui
 class _Canvas:
     """A picture, and where its pixels lie in the coordinates of what is drawn: turned, scaled, shifted, mirrored."""
 
-    def __init__(self, rng: np.random.Generator, unit: float, turn: float, shift: float, mirror: bool) -> None:
+    def __init__(
+        self, rng: np.random.Generator, unit: float, turn: float, shift: float, mirror: bool, colourful: float
+    ) -> None:  # fmt: skip
         self.unit = unit * rng.uniform(0.82, 1.12)  # pixels for a length of one
         angle = math.radians(rng.uniform(-turn, turn))
         rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
@@ -107,8 +109,9 @@ class _Canvas:
         self.x = self.x * rng.uniform(0.9, 1.1) + self.y * rng.uniform(-0.12, 0.12)
         if mirror:
             self.x = -self.x
-        slope = np.float32(rng.uniform(-0.35, 0.35)) * columns + np.float32(rng.uniform(-0.35, 0.35)) * rows
-        first = rng.uniform(0.25, 0.95) + rng.uniform(-0.12, 0.12, 3)
+        # a wall that is brighter on one side
+        slope = np.float32(rng.uniform(-0.3, 0.3)) * columns + np.float32(rng.uniform(-0.3, 0.3)) * rows
+        first = rng.uniform(0.35, 0.95) + rng.uniform(-colourful, colourful, 3)
         self.pixels = np.clip(first + slope[..., None] / SIDE, 0, 1).astype(np.float32)
 
     def paint(self, distance: Array, colour: Array) -> None:
@@ -142,7 +145,7 @@ class _Canvas:
         angle, depth = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.3)
         light = rng.uniform(0.7, 1.15) * (1 + depth * (math.cos(angle) * columns + math.sin(angle) * rows))
         cast = 1 + rng.uniform(-0.08, 0.08, 3)
-        noise = rng.normal(0, rng.uniform(0.01, 0.06), self.pixels.shape)
+        noise = rng.normal(0, rng.uniform(0.01, 0.045), self.pixels.shape)
         lit = self.pixels * light[..., None] * cast + noise
         pixels: Array = np.clip(np.rint(lit * 255), 0, 255).astype(np.uint8)
         return pixels
@@ -156,7 +159,7 @@ def _skin(rng: np.random.Generator) -> Array:
 
 
 def _face(smiles: int, rng: np.random.Generator) -> _Canvas:
-    canvas = _Canvas(rng, unit=24, turn=18, shift=5, mirror=False)
+    canvas = _Canvas(rng, unit=24, turn=18, shift=5, mirror=False, colourful=0.12)
     skin, hair = _skin(rng), rng.uniform(0.05, 0.55) * np.array([1.0, 0.8, 0.55])
     wide, high = rng.uniform(0.72, 0.88), rng.uniform(0.92, 1.08)
     canvas.paint(canvas.from_ellipse(0, 0.18, wide * 1.12, high * 1.05), hair)
@@ -191,7 +194,7 @@ def _mouth(canvas: _Canvas, smiles: int, rng: np.random.Generator) -> None:
 
 
 def _hand(number: int, rng: np.random.Generator) -> _Canvas:
-    canvas = _Canvas(rng, unit=20, turn=20, shift=5, mirror=bool(rng.random() < 0.5))
+    canvas = _Canvas(rng, unit=20, turn=18, shift=5, mirror=bool(rng.random() < 0.5), colourful=0.06)
     canvas.y += 0.25  # fingers reach further up than the palm reaches down
     skin = _skin(rng)
     thick, spread = rng.uniform(0.115, 0.15), rng.uniform(0.5, 1.5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import fastconv
 
+from ._drawing import FAINT, INK, Array, mosaic, new_figure
 from .filters import FILTERS, gabor_bank
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_overview"]
 
-Array = NDArray[Any]
-
-_INK, _FAINT, _PAPER = "#1b1b1f", "#6b6b76", "#ffffff"
 _MODES = {
     "constant": "constant: zeros",
     "edge": "edge: the border repeats",
@@ -44,12 +41,10 @@ def draw_overview(square: Array, title: str) -> Figure:
     matplotlib.figure.Figure
         To be saved or shown.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(16, 16.4), dpi=110, facecolor=_PAPER)
+    figure = new_figure("draw_overview", 16, 16.4)
     rows = figure.add_gridspec(4, 1, left=0.025, right=0.975, top=0.91, bottom=0.015, hspace=0.24,
                                height_ratios=(1, 1, 2, 1))  # fmt: skip
-    figure.text(0.025, 0.965, f"What fastconv makes of {title}", fontsize=25, color=_INK, weight="bold")
+    figure.text(0.025, 0.965, f"What fastconv makes of {title}", fontsize=25, color=INK, weight="bold")
     _padding_row(figure, rows[0], square)
     _filter_row(figure, rows[1], square)
     maps = _feature_row(figure, rows[2], square)
@@ -60,8 +55,8 @@ def draw_overview(square: Array, title: str) -> Figure:
 def _panels(figure: Figure, row: Any, head: str, text: str, columns: int, ratios: Any = None) -> list[Axes]:
     """The panels of one row beneath its headline."""
     box = row.get_position(figure)
-    figure.text(box.x0, box.y1 + 0.0235, head, fontsize=15, color=_INK, weight="bold", va="bottom")
-    figure.text(box.x0 + 0.013 + 0.0088 * len(head), box.y1 + 0.0242, text, fontsize=12, color=_FAINT, va="bottom")
+    figure.text(box.x0, box.y1 + 0.0235, head, fontsize=15, color=INK, weight="bold", va="bottom")
+    figure.text(box.x0 + 0.013 + 0.0088 * len(head), box.y1 + 0.0242, text, fontsize=12, color=FAINT, va="bottom")
     grid = row.subgridspec(1, columns, wspace=0.045, width_ratios=ratios)
     return [figure.add_subplot(grid[0, i]) for i in range(columns)]
 
@@ -69,7 +64,7 @@ def _panels(figure: Figure, row: Any, head: str, text: str, columns: int, ratios
 def _show(axes: Axes, picture: Array, title: str, **given: Any) -> None:
     """One panel: colours (3, h, w) or a map (h, w)."""
     axes.imshow(np.clip(picture.transpose(1, 2, 0), 0, 1) if picture.ndim == 3 else picture, **given)
-    axes.set_title(title, fontsize=11.5, color=_INK, loc="left", pad=5)
+    axes.set_title(title, fontsize=11.5, color=INK, loc="left", pad=5)
     axes.set_axis_off()
 
 
@@ -109,36 +104,24 @@ def _filter_row(figure: Figure, row: Any, square: Array) -> None:
     _show(panels[5], laplacian, "Laplacian", cmap="RdBu_r", vmin=-0.25, vmax=0.25)
 
 
-def _mosaic(maps: Array, columns: int, gap: int, fill: float) -> Array:
-    """Maps (n, h, w) or colour images (n, h, w, 3) side by side, with a gap between them."""
-    n, height, width = maps.shape[:3]
-    lines = -(-n // columns)
-    shape = (lines * (height + gap) - gap, columns * (width + gap) - gap, *maps.shape[3:])
-    picture = np.full(shape, fill, maps.dtype)
-    for i, one in enumerate(maps):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        picture[top : top + height, left : left + width] = one
-    return picture
-
-
 def _feature_row(figure: Figure, row: Any, square: Array) -> Array:
     text = 'conv2d(x, weight, stride=2, padding=3, activation="relu"): a first layer as in ResNet-50, 7x7, 3 to 64'
     panels = _panels(figure, row, "Feature maps", text, 2, (1, 2))
     bank = gabor_bank()
     maps = fastconv.conv2d(square, bank, stride=2, padding=3, activation="relu")
     kernels = 0.5 + 0.5 * bank / np.abs(bank).max(axis=(1, 2, 3), keepdims=True)
-    _show_mosaic(panels[0], _mosaic(kernels.transpose(0, 2, 3, 1), 8, 1, 1.0),
+    _show_mosaic(panels[0], mosaic(kernels.transpose(0, 2, 3, 1), 8, 1, 1.0),
                  "64 kernels: eight directions, brightness and opponent colours")  # fmt: skip
     chosen = maps.reshape(8, 8, *maps.shape[1:])[::2].reshape(32, *maps.shape[1:])
     bright = np.sqrt(chosen / np.maximum(np.quantile(chosen, 0.995, axis=(1, 2), keepdims=True), 1e-6))
-    _show_mosaic(panels[1], _mosaic(bright, 8, 4, np.nan), "what the kernels of every second row see",
+    _show_mosaic(panels[1], mosaic(bright, 8, 4, np.nan), "what the kernels of every second row see",
                  cmap="magma", vmin=0, vmax=1)  # fmt: skip
     return maps
 
 
 def _show_mosaic(axes: Axes, picture: Array, title: str, **given: Any) -> None:
     axes.imshow(picture, interpolation="nearest", **given)
-    axes.set_title(title, fontsize=11.5, color=_INK, loc="left", pad=5)
+    axes.set_title(title, fontsize=11.5, color=INK, loc="left", pad=5)
     axes.set_axis_off()
 
 
