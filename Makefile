@@ -38,8 +38,10 @@ format:  ## what lint asks for, done: ruff and clang-format of the environment a
 	ruff check --fix && ruff format
 	find csrc -name '*.cpp' -o -name '*.hpp' | xargs clang-format -i
 
-demo: $(VENV)/.has-demo  ## install, then run the demo on real photographs (pictures in demo-output/)
+demo: $(VENV)/.has-demo  ## install, run the demo on photographs, then train on real digits (pictures in demo-output/)
 	$(BIN)/fastconv demo --output $(OUTPUT)
+	@echo "Last, a lesson: train a network on 1,437 handwritten digits"
+	@$(BIN)/python examples/digits.py --output $(OUTPUT)
 
 bench: $(VENV)/.has-bench  ## every layer of every network, every backend, forward, backward, pooling, padding
 	@mkdir -p .benchmarks

@@ -56,17 +56,24 @@ def build(augmented):
     )
 
 
-def train(seed=0, augmented=True, epochs=None, verbose=0):
+def tell(epoch, logs):
+    """Every fifth epoch, a line."""
+    if epoch % 5 == 4:
+        print(f"  epoch {epoch + 1:2}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}", flush=True)
+
+
+def train(seed=0, augmented=True, epochs=None, told=False):
     """(model, history, seconds) of one training."""
-    (x, y), test = load()
+    (x, y), _ = load()
     epochs = epochs or (40 if augmented else 15)
     nn.set_random_seed(seed)
     model = build(augmented)
     rate = nn.optimizers.schedules.CosineDecay(3e-3, epochs * -(-len(x) // BATCH))
     loss = nn.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(nn.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    callbacks = [nn.callbacks.LambdaCallback(on_epoch_end=tell)] if told else []
     start = time.perf_counter()
-    history = model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=verbose)
+    history = model.fit(x, y, batch_size=BATCH, epochs=epochs, callbacks=callbacks, verbose=0)
     return model, history, time.perf_counter() - start
 
 
@@ -77,15 +84,16 @@ def accuracy(model):
 
 
 def draw(model, history, folder):
-    """Confusion matrix, learned filters, feature maps of one digit, and curves; returns the paths."""
+    """Confusion matrix, learned filters, feature maps of one digit, curves and the graph; returns the paths."""
     _, (x, y) = load()
-    paths = [folder / f"digits-{name}" for name in ("confusion.png", "filters.png", "feature-maps.png", "history.png",
-                                                    "model.svg")]  # fmt: skip
-    viz.confusion_matrix(y, model.predict(x, verbose=0), title="digits", path=paths[0])
-    viz.show_filters(model, title="what the first layer learned", path=paths[1])
-    viz.show_feature_maps(model, x[2], title="what it sees in one digit", path=paths[2])
-    viz.plot_history(history, title="training", path=paths[3])
-    viz.plot_model(model, paths[4])
+    names = ("confusion.png", "filters.png", "feature-maps.png", "history.png", "model.svg")
+    confusion, filters, maps, curves, graph = paths = [folder / f"digits-{name}" for name in names]
+    viz.confusion_matrix(y, model.predict(x, verbose=0), title="digits never seen", path=confusion)
+    viz.show_filters(model, title="what the first layer learned", path=filters)
+    seen = next(layer.name for layer in model.layers if isinstance(layer, nn.ReLU))
+    viz.show_feature_maps(model, x[2], layer=seen, title="what it sees in one digit", path=maps)
+    viz.plot_history(history, title="training", path=curves)
+    viz.plot_model(model, graph)
     return paths
 
 
@@ -100,14 +108,14 @@ def main(arguments=None):
     epochs = 2 if given.quick else given.epochs
     reached, taken = [], []
     for seed in range(given.seeds):
-        model, history, seconds = train(seed, not given.plain, epochs, verbose="auto" if given.seeds == 1 else 0)
+        model, history, seconds = train(seed, not given.plain, epochs, told=given.seeds == 1)
         reached.append(accuracy(model))
         taken.append(seconds)
         print(f"seed {seed}: {reached[-1]:.4f} of the last 360 digits right, trained in {seconds:.1f} s")
     if given.seeds > 1:
         print(f"mean {np.mean(reached):.4f}, median {np.median(taken):.1f} s")
     if given.output:
-        print("\n".join(str(path) for path in draw(model, history, given.output)))
+        print(*draw(model, history, given.output), sep="\n")
     return float(np.mean(reached))
 
 

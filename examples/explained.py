@@ -236,7 +236,11 @@ def pooling(path):
     """The largest and the mean of every window, in numbers and on edges."""
     rng = np.random.default_rng(3)
     x = rng.integers(0, 10, (4, 4)).astype(float)
-    edges = np.abs(fastconv.conv2d(cat(112)[None], viz.FILTERS["Sobel, both directions"], padding="same", padding_mode="reflect")[:1])
+    edges = np.abs(
+        fastconv.conv2d(cat(112)[None], viz.FILTERS["Sobel, both directions"], padding="same", padding_mode="reflect")[
+            :1
+        ]
+    )
     fig = figure(11, 2.5)
     axes = panels(fig, 6, (1, 0.6, 0.6, 1, 1, 1))
     numbers(axes[0], x, "x", high=20)

@@ -27,10 +27,8 @@ def load(data, folder="datasets", seed=0, quick=False):
     """(x, y) to train and (x, y) to test; x is (m, height, width, channels) in 0 .. 1, y is a column of 0 and 1."""
     if data == "course":
         train_x, train_y, test_x, test_y, _ = course.load_happy_dataset(folder)
-        return (course.normalize(train_x), course.as_column(train_y)), (
-            course.normalize(test_x),
-            course.as_column(test_y),
-        )
+        train, test = (train_x, train_y), (test_x, test_y)
+        return tuple((course.normalize(x), course.as_column(y)) for x, y in (train, test))
     if data == "drawn":
         images, labels = course.draw_faces(100 if quick else 750, seed=0)
         x, held_out = course.normalize(images), len(images) // 5
@@ -104,7 +102,9 @@ def main(arguments=None):
         print(f"mean {np.mean(reached):.3f}, median {np.median(taken):.1f} s")
     if given.output:
         x, y = test
-        viz.confusion_matrix(y, model.predict(x, verbose=0), CLASSES[given.data], path=given.output / "mood-confusion.png")
+        viz.confusion_matrix(
+            y, model.predict(x, verbose=0), CLASSES[given.data], path=given.output / "mood-confusion.png"
+        )
         viz.show_filters(model, path=given.output / "mood-filters.png")
         viz.show_feature_maps(model, x[0], layer=model.layers[3].name, path=given.output / "mood-feature-maps.png")
         viz.plot_history(history, path=given.output / "mood-history.png")

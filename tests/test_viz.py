@@ -79,7 +79,7 @@ def test_filters_and_maps_of_a_model():
     x = np.random.default_rng(1).random((8, 8, 1), dtype=np.float32)
     figure = viz.show_feature_maps(net, x)
     assert figure.texts[0].get_text() == "first: 4 feature maps of 6x6"
-    with pytest.raises(ValueError, match="layer must be one of first, .* received 'third'"):
+    with pytest.raises(ValueError, match=r"layer must be one of first, .* received 'third'"):
         viz.show_feature_maps(net, x, layer="third")
     with pytest.raises(ValueError, match="which is no maps"):
         viz.show_feature_maps(net, x, layer=net.layers[-1].name)
@@ -144,13 +144,17 @@ def test_graph_of_a_sequential_model(tmp_path):
 
 def test_graph_of_a_skip_connection_crosses_no_box():
     root = ET.fromstring(viz.plot_model(model("functional")))
-    boxes = [tuple(float(r.get(k)) for k in ("x", "y", "width", "height")) for r in root.iter(f"{SVG}rect") if r.get("rx")]
+    boxes = [
+        tuple(float(r.get(k)) for k in ("x", "y", "width", "height")) for r in root.iter(f"{SVG}rect") if r.get("rx")
+    ]
     edges = [e.get("d") for e in root.iter(f"{SVG}path") if e.get("marker-end")]
     assert len(boxes) == 6
     assert len(edges) == 6
     for i, (x, y, width, height) in enumerate(boxes):
         for other_x, other_y, other_width, other_height in boxes[:i]:
-            apart = x + width < other_x or other_x + other_width < x or y + height < other_y or other_y + other_height < y
+            apart = (
+                x + width < other_x or other_x + other_width < x or y + height < other_y or other_y + other_height < y
+            )
             assert apart
     straight = [part for d in edges for part in d.split(" L")[1:]]  # where an edge passes a row
     for part in straight:

@@ -149,7 +149,7 @@ def _kernels(weight: Any, layout: str | None) -> tuple[str, Array]:
 
 def _outputs(model: Any, x: Any, layer: str | None) -> tuple[str, Array]:
     """(which layer, its maps of one image) of a model."""
-    from .. import nn
+    from ..nn import Model
 
     if x is None:
         raise ValueError("show_feature_maps: a model needs an image x to look at")
@@ -160,7 +160,7 @@ def _outputs(model: Any, x: Any, layer: str | None) -> tuple[str, Array]:
         raise ValueError(f"show_feature_maps: layer must be one of {', '.join(named)}, received {layer!r}")
     image = np.asarray(x, np.float32)
     want = len(model.inputs[0].shape)
-    seen = nn.Model(model.inputs, named[layer].output).predict(
+    seen = Model(model.inputs, named[layer].output).predict(
         image[None] if image.ndim == want - 1 else image[:1], verbose=0
     )
     if seen.ndim != 4:
