@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -114,6 +115,15 @@ def _contenders(problem: Problem, settings: Settings, peers: Sequence[Peer]) -> 
             yield Row(layer.name, layer.op, peer.name, note=f"{type(error).__name__}: {error}")
 
 
+def _blas_limited_to(count: int) -> contextlib.AbstractContextManager[Any]:
+    """NumPy's linear algebra on as many threads as everyone else; as it is where threadpoolctl is not installed."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(limits=count, user_api="blas")  # type: ignore[no-any-return]
+
+
 def run(
     layers: Sequence[Layer],
     settings: Settings,
@@ -139,17 +149,18 @@ def run(
     for peer in peers:
         peer.set_num_threads(fastconv.get_num_threads())
     probe = Probe(settings.patience)
-    for layer in layers:
-        progress(layer)
-        problem = Problem(layer, settings.batch)
-        entries = list(_contenders(problem, settings, peers))
-        probe.patience = settings.patience
-        right = {e.name: e for e in entries if isinstance(e, Contender) and e.difference.ok}
-        timings = interleave(
-            {name: contender.call for name, contender in right.items()},
-            seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds, probe=probe,
-        )  # fmt: skip
-        yield [e if isinstance(e, Row) else _row(problem, e, timings.get(e.name)) for e in entries]
+    with _blas_limited_to(fastconv.get_num_threads()):
+        for layer in layers:
+            progress(layer)
+            problem = Problem(layer, settings.batch)
+            entries = list(_contenders(problem, settings, peers))
+            probe.patience = settings.patience
+            right = {e.name: e for e in entries if isinstance(e, Contender) and e.difference.ok}
+            timings = interleave(
+                {name: contender.call for name, contender in right.items()},
+                seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds, probe=probe,
+            )  # fmt: skip
+            yield [e if isinstance(e, Row) else _row(problem, e, timings.get(e.name)) for e in entries]
 
 
 def as_json(rows: Sequence[Row], settings: Settings, *, measure: bool = True) -> dict[str, Any]:

@@ -91,10 +91,11 @@ def markdown(rows: Sequence[Row], layers: Sequence[Layer], report: dict[str, Any
     """Layers down, backends and peers across: the table of the README."""
     names = list(dict.fromkeys(row.backend for row in rows))
     by_place = {(row.layer, row.backend): row for row in rows}
+    threads = report["machine"]["threads"]
     lines = [
         f"Median time of one call, batch {report['settings']['batch']}, float32, "
-        f"{report['machine']['threads']} threads; NumPy arrays in, new NumPy arrays out (PyTorch: its own tensors). "
-        f"Written by `{command}`.",
+        f"{threads} thread{'s' if threads > 1 else ''}; NumPy arrays in, new NumPy arrays out "
+        f"(PyTorch: its own tensors). Written by `{command}`.",
         "",
         "| layer | " + " | ".join(names) + " | `cpp` runs at |",
         "|---|" + "--:|" * (len(names) + 1),
@@ -109,6 +110,9 @@ def markdown(rows: Sequence[Row], layers: Sequence[Layer], report: dict[str, Any
         cpp = by_place.get((layer.name, "cpp"))
         lines.append(f"| {layer.name} | " + " | ".join(cells) + f" | {rate_text(cpp) if cpp else '-'} |")
     lines += ["", "Measured on: " + "; ".join(summary(report["machine"])) + "."]
+    disturbed = sum("disturbed" in row.note for row in rows)
+    if disturbed:
+        lines[-1] += f" Other work disturbed turns of {disturbed} of these {len(rows)} times."
     return "\n".join(lines)
 
 
