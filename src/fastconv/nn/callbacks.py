@@ -67,30 +67,13 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw loss and metrics over the epochs, training and validation in one panel each.
+        """Draw loss and metrics over the epochs; the figure of :func:`fastconv.viz.plot_history`.
 
-        Needs matplotlib (``pip install 'fastconv[viz]'``); writes a picture if a path is given, and returns the figure.
+        Needs matplotlib (``pip install 'fastconv[viz]'``); writes a picture if a path is given.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError("History.plot needs matplotlib: pip install 'fastconv[viz]'") from None
-        names = [n for n in self.history if not n.startswith("val_")]
-        if not names:
-            raise ValueError("History.plot: no epoch has ended yet")
-        figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
-        for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-            epochs = [e + 1 for e in self.epoch]
-            axes.plot(epochs, self.history[name], label="training")
-            if f"val_{name}" in self.history:
-                axes.plot(epochs[-len(self.history[f"val_{name}"]) :], self.history[f"val_{name}"], label="validation")
-                axes.legend()
-            axes.set_xlabel("epoch")
-            axes.set_title(name)
-            axes.grid(alpha=0.3)
-        if path is not None:
-            figure.savefig(path, dpi=120)
-        return figure
+        from ..viz import plot_history
+
+        return plot_history(self, path=path)
 
 
 class _Watch:
