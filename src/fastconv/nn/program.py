@@ -59,6 +59,11 @@ class Pool:
         if (lent := self._lent.get(id(array.base))) is not None:
             lent[1] += 1
 
+    def take_back(self) -> None:
+        """Free every buffer that is lent."""
+        for raw, _ in list(self._lent.values()):
+            self._free_again(raw)
+
     def release(self, array: Array) -> None:
         """Count one reference less; at none the buffer is free again."""
         lent = self._lent.get(id(array.base))
@@ -66,10 +71,13 @@ class Pool:
             return
         lent[1] -= 1
         if not lent[1]:
-            raw = self._lent.pop(id(array.base))[0]
-            at = bisect_left(self._sizes, raw.size)
-            self._free.insert(at, raw)
-            self._sizes.insert(at, raw.size)
+            self._free_again(lent[0])
+
+    def _free_again(self, raw: Array) -> None:
+        del self._lent[id(raw)]
+        at = bisect_left(self._sizes, raw.size)
+        self._free.insert(at, raw)
+        self._sizes.insert(at, raw.size)
 
 
 class Call:
@@ -273,9 +281,10 @@ class Program:
         return None
 
     def finish(self) -> None:
-        """Give the outputs of a run in use back to the pool."""
+        """End a run: what it borrowed goes back to the pool, also if it was broken off."""
         for slot in range(len(self.values)):
-            self._forget(slot)
+            self.values[slot] = None
+        self.pool.take_back()
 
     def _forget(self, slot: int) -> None:
         value, self.values[slot] = self.values[slot], None

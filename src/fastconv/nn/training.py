@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterable, Sequence
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import data, losses, metrics, optimizers, progress, random
+from . import data, optimizers, progress, random
 from .callbacks import Callback, CallbackList, History
 from .errors import DataError, NonFiniteLossError
 from .graph import Array, Tensor
+from .interrupts import Interrupts
+from .objective import Objective
 
 if TYPE_CHECKING:
     from .layers.core import Weight
@@ -79,58 +78,14 @@ class Trainer:
             if key not in ("run_eagerly", "jit_compile", "steps_per_execution", "auto_scale_loss"):
                 raise TypeError(f"compile got an unexpected argument {key!r}")
         self.optimizer = optimizers.get(optimizer)
-        self.loss, self.loss_weights = loss, loss_weights
-        self._metrics_argument = (
-            [*_listed(metrics), *_listed(weighted_metrics)] if not isinstance(metrics, dict) else metrics
-        )
-        self._losses: list[losses.Loss | None] | None = None
-        self._metrics: list[list[metrics.Metric]] | None = None
-        for one in loss.values() if isinstance(loss, dict) else loss if isinstance(loss, (list, tuple)) else [loss]:
-            if one is not None:
-                losses.get(one)
-        self.compiled = True
+        self.objective = Objective(loss, metrics, loss_weights, weighted_metrics)
+        self.compiled, self._flat = True, None
 
-    def _check_compiled(self, what: str) -> None:
+    def _settled(self, what: str) -> Objective:
+        """What the model is trained for, which must have been said."""
         if not self.compiled:
             raise RuntimeError(f"{what}: call compile(optimizer, loss) on model {self.name!r} first")
-
-    def _settle(self) -> list[losses.Loss | None]:
-        """The loss of each output, once the outputs are known."""
-        if self._losses is None:
-            names = self.output_names
-            if isinstance(self.loss, dict):
-                if unknown := sorted(set(self.loss) - set(names)):
-                    raise ValueError(f"loss names {', '.join(unknown)}, but the outputs are {', '.join(names)}")
-                chosen = [self.loss.get(n) for n in names]
-            elif isinstance(self.loss, (list, tuple)):
-                chosen = list(self.loss)
-            else:
-                chosen = [self.loss] * len(names)
-            if len(chosen) != len(names):
-                raise ValueError(f"the model has {len(names)} outputs, but {len(chosen)} losses were given")
-            if all(one is None for one in chosen):
-                raise ValueError("compile was given no loss: training and evaluation need one")
-            weights = self.loss_weights
-            if isinstance(weights, dict):
-                weights = [weights.get(n, 1.0) for n in names]
-            self._shares = [1.0] * len(names) if weights is None else [float(w) for w in weights]
-            self._losses = [None if one is None else losses.get(one) for one in chosen]
-        return self._losses
-
-    def _settle_metrics(self, targets: list[Any]) -> list[list[metrics.Metric]]:
-        if self._metrics is None:
-            names, argument = self.output_names, self._metrics_argument
-            if isinstance(argument, dict):
-                lists = [_listed(argument.get(n)) for n in names]
-            elif len(names) > 1 and any(isinstance(m, (list, tuple)) for m in argument):
-                lists = [_listed(m) for m in argument]
-            else:
-                lists = [list(argument) for _ in names]
-            self._metrics = [
-                [metrics.get(m, np.shape(y), t.shape) for m in chosen]
-                for chosen, y, t in zip(lists, targets, self.outputs, strict=True)
-            ]
-        return self._metrics
+        return self.objective.settle(self.outputs)
 
     # ----------------------------------------------------------------------------------------------------- one batch
 
@@ -159,48 +114,27 @@ class Trainer:
             for name, state in optimizer.state.items()
         }
 
-    def _run(self, batch: data.Batch, training: bool) -> tuple[float, float]:
-        """Forward, loss and, in training, backward and update; the loss, and its share of regularisation."""
+    def _run(self, batch: data.Batch, training: bool) -> float:
+        """Forward, loss and, in training, backward and update; the loss."""
         if batch.y is None:
             raise DataError("there are no targets: give y, or batches (x, y)")
-        chosen = self._settle()
         program = self._ready_to_train() if training else self.program()
-        outputs = program.forward(self.cast(batch.x), training)
-        total = 0.0
-        seeds: dict[int, Array] = {}
-        settled = self._settle_metrics(batch.y)
         try:
-            for i, (loss, p) in enumerate(zip(chosen, outputs, strict=True)):
-                weight = None if batch.weight is None else batch.weight[i if len(batch.weight) > 1 else 0]
-                if loss is not None:
-                    where = "y" if len(chosen) == 1 else f"y of output {self.output_names[i]!r}"
-                    y = loss.targets(batch.y[i], p.shape, p.dtype, where)
-                    slot = None if loss.from_logits else program.logits(i, loss.behind)
-                    value, gradient = loss.value_and_gradient(
-                        y, p, weight, None if slot is None else program.values[slot]
-                    )
-                    if self._shares[i] != 1:
-                        gradient *= self._shares[i]
-                    total += self._shares[i] * value
-                    self._output_losses[i] += value * batch.size
-                    slot = program.outputs[i] if slot is None else slot
-                    seeds[slot] = seeds[slot] + gradient if slot in seeds else gradient
-                for metric in settled[i]:
-                    metric.update_state(batch.y[i], p, weight)
+            outputs = program.forward(self.cast(batch.x), training)
+            loss, seeds = self.objective.loss_and_gradients(batch, outputs, program)
             for w in self.trainable_weights:
                 if w.regularizer is not None:
-                    total += w.regularizer(w.value)
+                    loss += w.regularizer(w.value)
             if training:
-                if not math.isfinite(total):
-                    raise NonFiniteLossError(f"the loss became {total}: {program.first_non_finite()}")
+                if not math.isfinite(loss):
+                    raise NonFiniteLossError(f"the loss became {loss}: {program.first_non_finite()}")
                 program.backward(seeds)
                 assert self._flat is not None
                 self.optimizer.apply(self._flat)
                 program.commit()
         finally:
-            if not training:
-                program.finish()
-        return total, total
+            program.finish()
+        return loss
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -223,11 +157,11 @@ class Trainer:
     def _on_batch(
         self, x: Any, y: Any, sample_weight: Any, class_weight: Any, return_dict: bool, training: bool
     ) -> Any:
-        self._check_compiled("train_on_batch" if training else "test_on_batch")
-        batch = next(iter(self._array_data(x, y, sample_weight, class_weight, None)))
-        self._reset()
-        loss, _ = self._run(batch, training)
-        logs = self._logs(loss, batch.size)
+        given = self._array_data(x, y, sample_weight, class_weight, None)
+        objective = self._settled("train_on_batch" if training else "test_on_batch")
+        objective.reset()
+        batch = next(iter(given))
+        logs = objective.logs(self._run(batch, training), batch.size)
         return logs if return_dict else _as_result(logs)
 
     def predict_on_batch(self, x: Any) -> Any:
@@ -269,17 +203,6 @@ class Trainer:
         if isinstance(x, Sequence) and x:
             self.build_for(x[0][0] if isinstance(x[0], (tuple, list)) else x[0])
         return data.IterableData(x, self.input_names, [t.shape for t in self.inputs], self.output_names, steps)
-
-    def _check_targets(self, arrays: data.ArrayData) -> None:
-        """Look through all labels before the first step, not in the middle of training."""
-        if arrays.y is None:
-            raise DataError("there are no targets: give y, or batches (x, y)")
-        for i, (loss, y, t) in enumerate(zip(self._settle(), arrays.y, self.outputs, strict=True)):
-            if loss is not None and None not in t.shape[1:]:
-                shape = (arrays.count, *(n for n in t.shape[1:] if n is not None))
-                loss.targets(
-                    y, shape, t.node.layer.dtype, "y" if len(arrays.y) == 1 else f"y of {self.output_names[i]!r}"
-                )
 
     # ----------------------------------------------------------------------------------------------------------- fit
 
@@ -327,7 +250,8 @@ class Trainer:
         KeyboardInterrupt
             Ctrl-C, after the running step; weights and ``model.history`` are sound.
         """
-        self._check_compiled("fit")
+        if not self.compiled:
+            self._settled("fit")
         rng = random.generator() if shuffle else None
         if validation_split:
             x, y, sample_weight, validation_data = self._hold_out(x, y, sample_weight, validation_split)
@@ -335,9 +259,10 @@ class Trainer:
         held: data.ArrayData | data.IterableData | None = None
         if validation_data is not None:
             held = self._validation(validation_data, validation_batch_size or batch_size, validation_steps)
-        for arrays in (train, held):
-            if isinstance(arrays, data.ArrayData):
-                self._check_targets(arrays)
+        objective = self._settled("fit")
+        for given in (train, held):
+            if isinstance(given, data.ArrayData):
+                objective.check(given)
 
         history = self.history = History()
         history.params = {"epochs": epochs, "steps": train.steps, "verbose": verbose}
@@ -347,7 +272,7 @@ class Trainer:
         every.call("on_train_begin", {})
         logs: dict[str, float] = {}
         try:
-            with _Interrupts() as interrupts, report:
+            with Interrupts() as interrupts, report:
                 for epoch in range(initial_epoch, epochs):
                     every.call("on_epoch_begin", epoch, {})
                     logs = self._epoch(epoch, train, every, report, interrupts, steps_per_epoch)
@@ -363,28 +288,28 @@ class Trainer:
 
     def _epoch(
         self, epoch: int, train: data.ArrayData | data.IterableData, every: CallbackList, report: progress.Report,
-        interrupts: _Interrupts, steps: int | None,
+        interrupts: Interrupts, steps: int | None,
     ) -> dict[str, float]:  # fmt: skip
-        self._reset()
+        self.objective.reset()
         report.start_epoch(epoch)
         total, seen, start = 0.0, 0, time.perf_counter()
         for step, batch in enumerate(train):
             every.call("on_train_batch_begin", step, {})
             try:
-                loss, _ = self._run(batch, training=True)
+                loss = self._run(batch, training=True)
             except NonFiniteLossError as error:
                 raise NonFiniteLossError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
             total, seen = total + loss * batch.size, seen + batch.size
             rate = seen / max(time.perf_counter() - start, 1e-9)
             if report.live or every.each_batch:
-                logs = self._logs(total / seen, seen)
+                logs = self.objective.logs(total / seen, seen)
                 report.step(step + 1, rate, logs)
                 every.call("on_train_batch_end", step, logs)
             interrupts.check()
             if steps is not None and step + 1 >= steps:
                 break
         report.rate = rate
-        return self._logs(total / seen, seen)
+        return self.objective.logs(total / seen, seen)
 
     def _hold_out(self, x: Any, y: Any, sample_weight: Any, share: float) -> tuple[Any, Any, Any, Any]:
         if not data.is_arrays(x, y) or y is None:
@@ -411,24 +336,23 @@ class Trainer:
         sample_weight: Any = None, steps: int | None = None, callbacks: Any = None, return_dict: bool = False,
     ) -> Any:  # fmt: skip
         """Loss and metrics on data, as :meth:`fit` takes it; the loss alone, a list, or a dict by name."""
-        self._check_compiled("evaluate")
         given = self._data(x, y, sample_weight, None, batch_size, steps)
+        objective = self._settled("evaluate")
         if isinstance(given, data.ArrayData):
-            self._check_targets(given)
-        with _Interrupts() as interrupts:
+            objective.check(given)
+        with Interrupts() as interrupts:
             logs = self._evaluate(given, interrupts)
         if verbose not in (0, False):
             print(" - ".join(f"{n}: {v:.4f}" for n, v in logs.items()))
         return logs if return_dict else _as_result(logs)
 
-    def _evaluate(self, given: data.ArrayData | data.IterableData, interrupts: _Interrupts) -> dict[str, float]:
-        self._reset()
+    def _evaluate(self, given: data.ArrayData | data.IterableData, interrupts: Interrupts) -> dict[str, float]:
+        self.objective.reset()
         total, seen = 0.0, 0
         for batch in given:
-            loss, _ = self._run(batch, training=False)
-            total, seen = total + loss * batch.size, seen + batch.size
+            total, seen = total + self._run(batch, training=False) * batch.size, seen + batch.size
             interrupts.check()
-        return self._logs(total / seen, seen)
+        return self.objective.logs(total / seen, seen)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None) -> Any:
         """Outputs for arrays, or for an iterable of batches; an array, or a list of them."""
@@ -448,31 +372,10 @@ class Trainer:
         results = [np.concatenate(p) if len(p) > 1 else p[0] for p in zip(*parts, strict=True)]
         return results[0] if len(results) == 1 else results
 
-    # ----------------------------------------------------------------------------------------------------------- logs
-
-    def _reset(self) -> None:
-        self._output_losses = [0.0] * len(self.output_names)
-        for metric in (m for each in self._metrics or [] for m in each):
-            metric.reset_state()
-
-    def _logs(self, loss: float, seen: int) -> dict[str, float]:
-        names, several = self.output_names, len(self.output_names) > 1
-        logs = {"loss": loss}
-        if several:
-            chosen = self._settle()
-            logs |= {f"{n}_loss": v / seen for n, v, c in zip(names, self._output_losses, chosen, strict=True) if c}
-        for name, each in zip(names, self._metrics or [], strict=False):
-            logs |= {f"{name}_{m.name}" if several else m.name: m.result() for m in each}
-        return logs
-
     @property
     def metrics_names(self) -> list[str]:
         """What :meth:`evaluate` gives, in order; known after the first batch."""
-        return list(self._logs(0.0, 1))
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+        return list(self.objective.logs(0.0, 1))
 
 
 def _as_result(logs: dict[str, float]) -> Any:
@@ -492,31 +395,3 @@ def _class_weights(y: Array, weights: dict[int, float]) -> Array:
     for label, weight in known.items():
         result[labels == label] = weight
     return result
-
-
-class _Interrupts:
-    """Ctrl-C is remembered and raised between steps, so that no step is left half done; a second one is not."""
-
-    def __enter__(self) -> _Interrupts:
-        self.pending, self.before = False, None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.getsignal(signal.SIGINT)
-            if self.before is not None:
-                signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True
-
-    def check(self) -> None:
-        """Raise what was remembered."""
-        if self.pending:
-            raise KeyboardInterrupt
-
-    def __exit__(self, *error: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-        if self.pending and error[0] is None:
-            raise KeyboardInterrupt

@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
 def _compile_config(model: Model) -> dict[str, Any]:
     if not model.compiled:
         return {}
-    optimizer = model.optimizer
+    optimizer, objective = model.optimizer, model.objective
     config = {k: _plain(v) for k, v in optimizer.get_config().items()}
     name = type(optimizer).__name__
 
@@ -162,7 +162,7 @@ def _compile_config(model: Model) -> dict[str, Any]:
         "optimizer": {
             "module": "keras.optimizers", "class_name": name, "config": config, "registered_name": None
         },
-        "loss": one(model.loss), "loss_weights": model.loss_weights, "metrics": one(model._metrics_argument) or None,
+        "loss": one(objective.loss), "loss_weights": objective.loss_weights, "metrics": one(objective.metrics) or None,
         "weighted_metrics": None,
     }  # fmt: skip
 
