@@ -97,15 +97,79 @@ struct Prepared {
         ConvArgs a = args(x, add, out, act);
         a.weight = readable(weight, dtype, weight_shape(problem), "weight");
         if (bias) a.bias = readable(*bias, dtype, {problem.out_channels}, "bias");
+        run_unpacked(a);
+    }
+
+    // Runs with the weights as the caller has them.
+    void run_unpacked(ConvArgs& a) const {
         if (a.batch == 0 || problem.out_channels == 0) return;
+        if (problem.flops() * static_cast<double>(a.batch) < kSmall && !kernel->keeps_packed()) {
+            kernel->run(a);
+            return;
+        }
         const py::gil_scoped_release nogil;
         std::shared_ptr<const void> packed;
         if (kernel->keeps_packed()) {
-            packed = packed_weights(*kernel, a.weight, static_cast<size_t>(problem.weights()) * (dtype == DType::f32 ? 4 : 8));
+            packed = packed_weights(*kernel, a.weight, static_cast<size_t>(problem.weights() * item_size()));
             a.packed = packed.get();
         }
         kernel->run(a);
     }
+
+    int64_t item_size() const { return dtype == DType::f32 ? 4 : 8; }
+    // Below this many operations giving the interpreter's lock back costs more than it frees.
+    static constexpr double kSmall = 1e5;
+};
+
+// A whole eager call in one step, result included, for arrays of the user's rank that need no preparing.
+class EagerCall {
+  public:
+    EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank)
+        : prepared_(std::move(prepared)), activation_(activation(act)), rank_(rank),
+          type_(prepared_->dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>()) {
+        if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
+    }
+
+    // None where an array is not what the kernels read as it is; the caller then prepares it.
+    py::object operator()(const py::handle& x, const py::handle& weight, const py::handle& bias) const {
+        const ConvProblem& p = prepared_->problem;
+        if (!py::isinstance<py::array>(x)) return py::none();
+        const auto data = py::reinterpret_borrow<py::array>(x);
+        const bool batched = data.ndim() == rank_ + 2;
+        if (!batched && data.ndim() != rank_ + 1) return py::none();
+        ConvArgs a{batched ? static_cast<int64_t>(data.shape(0)) : 1, nullptr, nullptr};
+        a.x = plain(x, a.batch * p.in_channels * p.in_pixels());
+        a.weight = plain(weight, p.weights());
+        a.bias = bias.is_none() ? nullptr : plain(bias, p.out_channels);
+        if (a.x == nullptr || a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
+        std::vector<py::ssize_t> shape;
+        shape.reserve(5);
+        if (batched) shape.push_back(a.batch);
+        if (!p.channels_last) shape.push_back(p.out_channels);
+        for (int axis = 3 - rank_; axis < 3; axis++) shape.push_back(p.out_size[axis]);
+        if (p.channels_last) shape.push_back(p.out_channels);
+        py::array out = empty_array(type_, shape);
+        a.out = out.mutable_data();
+        a.activation = activation_;
+        prepared_->run_unpacked(a);
+        return out;
+    }
+
+  private:
+    // The data of an array of the kernel's dtype with this many elements, contiguous and aligned; else null.
+    const void* plain(const py::handle& object, int64_t size) const {
+        if (!py::isinstance<py::array>(object)) return nullptr;
+        const auto array = py::reinterpret_borrow<py::array>(object);
+        const py::dtype type = array.dtype();
+        constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+        const bool fits = type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
+        return fits && array.size() == size ? array.data() : nullptr;
+    }
+
+    std::shared_ptr<const Prepared> prepared_;
+    Activation activation_;
+    int rank_;
+    py::dtype type_;
 };
 
 // Weights of a plan; replaced as a whole, so that a running call keeps the ones it began with.
@@ -181,6 +245,12 @@ void register_conv(py::module_& m) {
         .def_property_readonly("workspace_bytes", &Prepared::workspace_bytes)
         .def("describe",
              [](const Prepared& p) { return describe_conv(p.problem, p.dtype, p.algorithm->name); });
+
+    py::class_<EagerCall>(m, "ConvCall",
+                          "An eager call on arrays of the user's rank; it returns None for arrays to be prepared first.")
+        .def(py::init<std::shared_ptr<Prepared>, const std::optional<std::string>&, int>(), py::arg("kernel"),
+             py::arg("activation"), py::arg("rank"))
+        .def("__call__", &EagerCall::operator(), py::arg("x"), py::arg("weight"), py::arg("bias"));
 
     py::class_<Plan>(m, "ConvPlan",
                      "A prepared algorithm with weights of its own; any number of threads may run it.")

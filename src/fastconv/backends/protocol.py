@@ -22,7 +22,7 @@ The contract. Every array that reaches a backend has been checked and prepared b
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -124,6 +124,16 @@ class Backend(abc.ABC):
         activation: str | None, out: Array, algorithm: str,
     ) -> None:  # fmt: skip
         """Cross-correlate ``x`` with ``weight``; ``bias`` is (K,); ``algorithm`` is "auto" or one that accepts."""
+
+    def bind_conv(
+        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None, algorithm: str
+    ) -> Callable[[Array, Array, Array | None], Array | None] | None:
+        """A whole eager call ``(x, weight, bias) -> result`` on the user's own arrays, or None if there is none.
+
+        It returns None for arrays that have to be prepared first (strides, dtype); it serves small calls, whose cost is
+        what happens around the kernel.
+        """
+        return None
 
     def plan_conv(
         self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,

@@ -97,8 +97,14 @@ class _Forward:
         self.fused = activation if activation in backend.activations else None
         self.after = None if self.fused else activation
         self.out_shape = geometry.out_shape(1)
+        plain = not self.pads_first and self.after is None and result == self.frame.dtype
+        self.at_once = backend.bind_conv(geometry, result, activation, algorithm) if plain else None
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
+        if out is None and self.at_once is not None:
+            result = self.at_once(x, weight, bias)
+            if result is not None:
+                return result
         frame = self.frame
         shape = frame.shape(x, self.out_shape)
         out = new_or_checked(self.func, out, shape, self.result, (x, weight, bias), backend=self.backend)

@@ -55,6 +55,10 @@ class ConvKernel:
     @property
     def workspace_bytes(self) -> int: ...
 
+class ConvCall:
+    def __init__(self, kernel: ConvKernel, activation: str | None, rank: int) -> None: ...
+    def __call__(self, x: object, weight: object, bias: object) -> NDArray[Any] | None: ...
+
 class ConvPlan:
     def __init__(
         self, kernel: ConvKernel, weight: NDArray[Any], bias: NDArray[Any] | None, activation: str | None

@@ -58,6 +58,12 @@ class ConvKernels:
         """Cross-correlate, with geometry, choice and blocking taken from the cache."""
         _kernel(geometry, x.dtype, algorithm).run(x, weight, bias, activation, out)
 
+    def bind_conv(
+        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None, algorithm: str
+    ) -> _core.ConvCall:
+        """The whole call in one step, result included."""
+        return _core.ConvCall(_kernel(geometry, dtype, algorithm), activation, geometry.rank)
+
     def plan_conv(
         self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,
         algorithm: str, batch_hint: int, workspace_limit: int | None, batch_invariant: bool,
