@@ -90,6 +90,7 @@ def run_or_skip(function: Any, *arrays: Any, **keywords: Any) -> Any:
 def conv_tolerance(
     case: ConvCase, name: str, algorithm: str, kind: str, magnitude: np.ndarray, *, terms: int | None = None
 ) -> np.ndarray:
+    """What a convolution may err by; a gradient to the input is one too, by an algorithm that is not told: "auto"."""
     exact, chain, constants = promise(name, algorithm)
     spatial = range(1, case.rank + 1) if case.channels_last else range(2, case.rank + 2)
     return tolerance(
