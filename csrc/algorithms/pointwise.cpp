@@ -152,7 +152,7 @@ std::unique_ptr<ConvKernel> make_pointwise_first(const ConvProblem& problem) {
 std::string why_not_pointwise(const ConvProblem& p, DType) {
     if (p.taps() != 1) return "it needs a kernel of one tap";
     for (int axis = 0; axis < 3; axis++)
-        if (p.pad_lo[axis] > 0 || p.reads_padding(axis)) return "it reads no padding";
+        if (p.pad_lo[axis] != 0 || p.reads_padding(axis)) return "it neither pads nor crops";
     return "";
 }
 
