@@ -71,10 +71,10 @@ def animate_convolution(
     moving = FuncAnimation(
         scene.figure, scene.draw, frames=steps, interval=1000 / frames_per_second, init_func=lambda: None
     )
+    inside: Any = moving  # more than its types say
     if path is not None and ending == ".html":
-        page = moving.to_jshtml(fps=frames_per_second)  # type: ignore[arg-type]
-        pathlib.Path(path).write_text(page, encoding="utf-8")
-    moving._draw_was_started = True  # type: ignore[attr-defined]  # it may be dropped unseen: matplotlib would warn
+        pathlib.Path(path).write_text(inside.to_jshtml(fps=frames_per_second), encoding="utf-8")
+    inside._draw_was_started = True  # it may be dropped unseen: matplotlib would warn
     return moving
 
 
@@ -83,12 +83,12 @@ def _save_frames(scene: _Scene, steps: int, path: Any, milliseconds: float) -> N
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    canvas = FigureCanvasAgg(scene.figure)
+    canvas: Any = FigureCanvasAgg(scene.figure)
 
     def frame(step: int) -> Any:
         scene.draw(step)
-        canvas.draw()  # type: ignore[no-untyped-call]
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
     colours = frame(steps - 1).quantize(32)
     frames = [frame(step).quantize(palette=colours, dither=Image.Dither.NONE) for step in range(steps)]
@@ -151,7 +151,7 @@ class _Scene:
             last = (self.out.shape[axis] - 1) * stride + self.reach[axis]
             width.append((before[axis], max(last - before[axis] - self.image.shape[axis], 0)))
         self.top, self.left = before
-        self.padded = np.pad(self.image, width, mode=padding_mode)  # type: ignore[call-overload]
+        self.padded = fastconv.pad(self.image, width, mode=padding_mode)
         self.figure = new_figure(func, 9.2, 3.9, dpi=80)
         self.draw_still()
 
