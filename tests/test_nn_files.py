@@ -29,7 +29,7 @@ def keras():
     return pytest.importorskip("keras", reason="Keras is not installed")
 
 
-def functional(k):
+def functional(k, rate=0.3):
     """Two inputs, a shared layer, skips and every kind of layer with weights; ``k`` is Keras or this package."""
     layers = k.layers
     image, side = k.Input((12, 12, 3), name="image"), k.Input((4,), name="side")
@@ -49,7 +49,7 @@ def functional(k):
     shared = layers.Dense(4, activation="sigmoid")
     wide = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
     x = layers.Multiply()([shared(wide), shared(side)])
-    x = layers.Dropout(0.3)(layers.Activation("gelu")(x))
+    x = layers.Dropout(rate)(layers.Activation("gelu")(x))
     first = layers.Dense(3, activation="softmax", name="first")(x)
     second = layers.Dense(1, name="second")(layers.Flatten()(layers.Reshape((2, 2))(x)))
     return k.Model([image, side], [first, second])
@@ -171,6 +171,43 @@ def test_keras_reads_and_writes_the_same(tmp_path, keras, make):
     theirs.load_weights(tmp_path / "ours.weights.h5")
     back = theirs.predict(x, verbose=0)
     agree(back if isinstance(back, list) else [back], ours_gives(built))
+
+
+@KERAS_WARNS
+def test_gradients_are_pytorchs(keras):
+    """Of every weight of a model with every kind of layer, through Keras on PyTorch."""
+    import torch
+
+    theirs, ours = functional(keras, rate=0.0), functional(nn, rate=0.0)
+    stir(theirs)
+    ours.set_weights(theirs.get_weights())
+    x = inputs()
+    outputs = theirs([torch.from_numpy(a) for a in x], training=True)
+    program, flat = ours.program(), nn.optimizers.FlatWeights(ours.trainable_weights)
+    program.prepare()
+    mine = program.forward(x, training=True)
+    agree(mine, [o.detach() for o in outputs])
+    rng = np.random.default_rng(0)
+    seeds = [rng.standard_normal(y.shape).astype(np.float32) for y in mine]
+    sum((o * torch.from_numpy(s)).sum() for o, s in zip(outputs, seeds, strict=True)).backward()
+    program.backward(dict(zip(program.outputs, seeds, strict=True)))
+    expected = [v.value.grad.numpy() for v in theirs.trainable_weights]
+    largest = max(np.abs(g).max() for g in expected)  # biases before a normalisation have rounding for a gradient
+    for w, gradient in zip(flat.weights, expected, strict=True):
+        np.testing.assert_allclose(w.grad, gradient, rtol=1e-3, atol=1e-6 * largest, err_msg=w.name)
+
+
+@KERAS_WARNS
+def test_a_model_in_a_model_is_read(tmp_path, keras):
+    layers = keras.layers
+    image = keras.Input((8, 8, 2))
+    inside = keras.Sequential([layers.Conv2D(3, 3), layers.BatchNormalization(), layers.ReLU()])
+    x = inside(layers.Conv2D(2, 1)(image))
+    theirs = keras.Model(image, layers.Dense(2)(layers.Flatten()(x)))
+    stir(theirs)
+    theirs.save(tmp_path / "m.keras")
+    data = np.random.default_rng(0).random((2, 8, 8, 2)).astype(np.float32)
+    agree([nn.load_model(tmp_path / "m.keras").predict(data, verbose=0)], [theirs.predict(data, verbose=0)])
 
 
 @KERAS_WARNS

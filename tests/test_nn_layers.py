@@ -136,6 +136,24 @@ def test_gradient_of_fused_neighbours(kind):
     assert not any(isinstance(c.layer, nn.ZeroPadding2D) for c in model.program().calls)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2D(4, 3),
+        lambda: nn.BatchNormalization(),
+        lambda: nn.BatchNormalization(trainable=False),
+    ],
+)
+@pytest.mark.parametrize("act", [nn.ReLU, lambda: nn.ReLU(6.0), lambda: nn.LeakyReLU(0.01)])
+def test_gradient_through_an_activation_before_max_pooling(make, act):
+    """It is taken behind the pooling, where there is less of it."""
+    rng = np.random.default_rng(0)
+    x = nn.Input((6, 7, 4))
+    model = nn.Model(x, nn.MaxPooling2D(3, strides=2, padding="same")(act()(make()(Shift()(x)))))
+    assert [c.graded for c in model.program().calls] == [False, True, False]
+    check_gradients(model, [3 * rng.standard_normal((3, 6, 7, 4))], rng)
+
+
 def test_frozen_batch_normalisation_uses_its_statistics():
     rng = np.random.default_rng(0)
     x = nn.Input((4, 4, 3))

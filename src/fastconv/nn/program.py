@@ -95,6 +95,10 @@ class Call:
         Which inputs need a gradient.
     activation : str or None
         The activation that ``forward`` applies itself, only where the layer's ``fuses`` names it.
+    graded : bool
+        Whether the gradient that comes was taken through that activation already, by the pooling behind.
+    pooled : str or None
+        The activation before this pooling, which its ``backward`` takes the gradient through.
     padding : tuple or None
         Pairs that a padding layer before this one left to it, only where ``takes_padding``.
     saved : dict
@@ -108,6 +112,8 @@ class Call:
         self.y: Array | None = None
         self.needs_dx: list[bool] = []
         self.activation: str | None = None
+        self.graded = False
+        self.pooled: str | None = None
         self.padding: tuple[tuple[int, int], ...] | None = None
         self.saved: dict[str, Any] = {}
         self.last_reader_of: list[int] = []
@@ -225,6 +231,12 @@ class Program:
                 call.activation, call.target = follower.layer.elementwise, follower.target
                 dropped.add(follower)
         self.calls = [c for c in self.calls if c not in dropped]
+        for call in self.calls:
+            behind = readers.get(call.target, [])
+            rising = call.activation in ("relu", "relu6", "leaky_relu") and call.target not in self.outputs
+            if rising and len(behind) == 1 and behind[0].layer.takes_maxima:
+                # max(f(x)) = f(max(x)): the gradient goes through f where it is small, behind the pooling
+                behind[0].pooled, call.graded = call.activation, True
 
     def _find_last_readers(self) -> None:
         seen = set(self.outputs) | set(self.inputs)

@@ -114,7 +114,7 @@ class BaseConv(Layer):
 
     def before_activation(self, dy: Array, call: Call) -> Array:
         """The gradient before the activation that ``forward`` applied."""
-        if call.activation is None:
+        if call.activation is None or call.graded:
             return dy
         assert call.y is not None
         return activation_backward(dy, call.y, call.activation, out=call.reuse(dy))
@@ -362,7 +362,10 @@ class SeparableConv2D(BaseConv):
 
     def forward(self, x: Array, call: Call) -> Array:
         """Convolve twice; what lies between is kept for the gradient."""
-        middle = conv2d(x, self._depthwise_value(), **self._depthwise_options(call))
+        out = None
+        if call.training and call.shape[1] is not None and call.shape[2] is not None:
+            out = call.buffer("middle", (len(x), *call.shape[1:3], self.pointwise.shape[2]), self.dtype)
+        middle = conv2d(x, self._depthwise_value(), **self._depthwise_options(call), out=out)
         if call.training:
             call.saved["middle"] = middle
         return conv2d(

@@ -103,6 +103,7 @@ class Layer:
     fuses: ClassVar[tuple[str, ...]] = ()
     config_names: ClassVar[tuple[str, ...]] = ()
     pads: tuple[tuple[int, int], ...] | None = None
+    takes_maxima: ClassVar[bool] = False  # is a max pooling
     activation: Elementwise | None = None
 
     def __init__(

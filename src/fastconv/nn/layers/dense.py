@@ -85,7 +85,7 @@ class Dense(Layer):
 
     def backward(self, dy: Array, call: Call) -> Array | None:
         """``x.T @ dy``, the sum of ``dy``, and ``dy @ kernel.T``."""
-        if call.activation is not None:
+        if call.activation is not None and not call.graded:
             assert call.y is not None
             dy = activation_backward(dy, call.y, call.activation, out=call.reuse(dy))
         w = self.kernel.value

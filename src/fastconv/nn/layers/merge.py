@@ -51,7 +51,7 @@ class Add(Merge):
 
     def backward(self, dy: Array, call: Call) -> list[Array]:
         """The gradient, to each."""
-        if call.activation is not None:
+        if call.activation is not None and not call.graded:
             assert call.y is not None
             dy = activation_backward(dy, call.y, call.activation, out=call.reuse(dy))
         return [dy for _ in call.inputs]

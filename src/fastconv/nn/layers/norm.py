@@ -100,14 +100,14 @@ class BatchNormalization(Layer):
         dbeta = None if self.beta is None else call.grad(self.beta)
         return batch_norm_backward(
             dy, call.x, gamma, beta, call.saved["mean"], call.saved["var"], eps=self.epsilon, layout="NHWC",
-            activation=call.activation, out=(call.dx(), dgamma, dbeta),
+            activation=None if call.graded else call.activation, out=(call.dx(), dgamma, dbeta),
         ).x  # fmt: skip
 
     def _frozen_backward(self, dy: Array, call: Call, gamma: Array | None, beta: Array | None) -> Array:
         from ... import activation_backward
 
         mean, var = self.moving_mean.value, self.moving_variance.value
-        if call.activation is not None:
+        if call.activation is not None and not call.graded:
             before = batch_norm(call.x, gamma, beta, mean, var, eps=self.epsilon, layout="NHWC", out=call.dx())
             dy = activation_backward(dy, before, call.activation, out=before)
         slope = 1 / np.sqrt(var + self.epsilon)

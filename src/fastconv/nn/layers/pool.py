@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ... import (
+    activation_backward,
     avg_pool1d,
     avg_pool1d_backward,
     avg_pool2d,
@@ -101,18 +102,31 @@ class Pooling(Layer):
         )  # fmt: skip
 
 
-class MaxPooling1D(Pooling):
+class MaxPooling(Pooling):
+    """Maximum of every window, of any rank."""
+
+    takes_maxima = True
+
+    def backward(self, dy: Array, call: Call) -> Array:
+        """Hand gradients back to the maxima, through the activation that stood before the pooling too."""
+        if call.pooled is not None:
+            assert call.y is not None
+            dy = activation_backward(dy, call.y, call.pooled, out=call.reuse(dy))
+        return super().backward(dy, call)
+
+
+class MaxPooling1D(MaxPooling):
     """Maximum of every window of sequences; arguments as of :class:`MaxPooling2D`."""
 
     rank, run, run_backward = 1, staticmethod(max_pool1d), staticmethod(max_pool1d_backward)
 
 
-class MaxPooling2D(Pooling):
+class MaxPooling2D(MaxPooling):
     __doc__ = f"Maximum of every window of images.{(Pooling.__doc__ or '').partition('.')[2]}"
     rank, run, run_backward = 2, staticmethod(max_pool2d), staticmethod(max_pool2d_backward)
 
 
-class MaxPooling3D(Pooling):
+class MaxPooling3D(MaxPooling):
     """Maximum of every window of volumes; arguments as of :class:`MaxPooling2D`."""
 
     rank, run, run_backward = 3, staticmethod(max_pool3d), staticmethod(max_pool3d_backward)
