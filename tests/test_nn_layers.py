@@ -36,6 +36,7 @@ CASES = {
     "transpose-same": (IMAGE, lambda: nn.Conv2DTranspose(3, 3, strides=2, padding="same")),
     "transpose-more": (IMAGE, lambda: nn.Conv2DTranspose(3, 3, strides=2, padding="same", output_padding=1)),
     "dense": ((5,), lambda: nn.Dense(3, activation="relu", kernel_initializer="he_normal")),
+    "dense-one": ((2, 5), lambda: nn.Dense(1, kernel_initializer="he_normal")),
     "dense-softmax": ((3, 5), lambda: nn.Dense(4, activation="softmax")),
     "batch-norm": (IMAGE, lambda: nn.BatchNormalization(axis=3)),
     "batch-norm-bare": (IMAGE, lambda: nn.BatchNormalization(center=False, scale=False)),

@@ -85,6 +85,7 @@ class ArrayData:
                     raise DataError(f"x has {self.count} examples, but {what} has {len(a)}")
         self.batch_size = int(batch_size)
         self.steps: int | None = -(-self.count // self.batch_size)
+        self._gathered: dict[int, Array] = {}
 
     def __iter__(self) -> Iterator[Batch]:
         order = None if self.rng is None else self.rng.permutation(self.count)
@@ -92,11 +93,21 @@ class ArrayData:
             stop = min(start + self.batch_size, self.count)
             part: Any = slice(start, stop) if order is None else order[start:stop]
             yield Batch(
-                [a[part] for a in self.x],
+                [a[part] for a in self.x] if order is None else [self._gather(i, part) for i in range(len(self.x))],
                 None if self.y is None else [a[part] for a in self.y],
                 None if self.weight is None else [None if a is None else a[part] for a in self.weight],
                 stop - start,
             )
+
+    def _gather(self, i: int, part: Array) -> Array:
+        """Examples of an input, in an array that the next batch overwrites."""
+        x = self.x[i]
+        if not x.flags.c_contiguous:  # take would copy all of it
+            gathered: Array = x[part]
+            return gathered
+        if i not in self._gathered:
+            self._gathered[i] = np.empty((min(self.batch_size, self.count), *x.shape[1:]), x.dtype)
+        return np.take(x, part, axis=0, out=self._gathered[i][: len(part)], mode="clip")
 
 
 class IterableData:

@@ -45,4 +45,15 @@ LAYERS: tuple[type[Layer], ...] = (
     UpSampling2D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D,
 )  # fmt: skip
 
-__all__ = [*(c.__name__ for c in LAYERS), "LAYERS", "Input", "Layer"]
+__all__ = [
+    "LAYERS", "Activation", "Add", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "AvgPool1D",
+    "AvgPool2D", "AvgPool3D", "BatchNormalization", "Concatenate", "Conv1D", "Conv2D", "Conv2DTranspose", "Conv3D",
+    "Convolution1D", "Convolution2D", "Convolution3D", "Dense", "DepthwiseConv2D", "Dropout", "Flatten",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D", "GlobalAvgPool1D",
+    "GlobalAvgPool2D", "GlobalAvgPool3D", "GlobalMaxPool1D", "GlobalMaxPool2D", "GlobalMaxPool3D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Input", "InputLayer", "Layer",
+    "LayerNormalization", "LeakyReLU", "MaxPool1D", "MaxPool2D", "MaxPool3D", "MaxPooling1D", "MaxPooling2D",
+    "MaxPooling3D", "Multiply", "RandomAffine", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom",
+    "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D",
+    "ZeroPadding3D",
+]  # fmt: skip
