@@ -63,7 +63,7 @@ def build(kind="course"):
 def train(data="drawn", kind="course", seed=0, epochs=None, folder="datasets", quick=False, verbose=0):
     """(model, history, test, seconds) of one training."""
     (x, y), test = load(data, folder, quick)
-    epochs = epochs or (100 if kind == "course" else 15)
+    epochs = epochs or (100 if kind == "course" else 40)
     nn.set_random_seed(seed)
     model = build(kind)
     model.compile(nn.optimizers.Adam(RATE[kind]), "categorical_crossentropy", metrics=["accuracy"])
@@ -83,7 +83,7 @@ def main(arguments=None):
     parser.add_argument("--model", choices=["course", "deeper"], default="course", help="which model (course)")
     parser.add_argument("--folder", default="datasets", help="where the course's files lie (datasets)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings, each with its own seed (1)")
-    parser.add_argument("--epochs", type=int, help="by default 100, or 15 for the deeper model")
+    parser.add_argument("--epochs", type=int, help="by default 100, or 40 for the deeper model")
     parser.add_argument("--output", type=pathlib.Path, help="folder for pictures")
     parser.add_argument("--quick", action="store_true", help="two epochs and few images, to see that it runs")
     given = parser.parse_args(arguments)
