@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastconv import GeometryError, nn, use_backend
+from fastconv import GeometryError, list_backends, nn, use_backend
 from fastconv.nn.optimizers import FlatWeights
 
 
@@ -68,11 +68,14 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _double():
+@pytest.fixture(autouse=True, params=["numpy", "cpp"])
+def _double(request):
+    info = {b.name: b for b in list_backends()}[request.param]
+    if not info.available:
+        pytest.skip(f"backend {request.param}: {info.reason}")
     nn.set_random_seed(1)
     nn.config.set_floatx("float64")
-    with use_backend("numpy"):
+    with use_backend(request.param):
         yield
     nn.config.set_floatx("float32")
 

@@ -29,7 +29,6 @@ from .callbacks import History
 from .errors import DataError, NonFiniteLossError, WeightsError
 from .graph import Tensor, clear_session
 from .layers import *  # noqa: F403
-from .layers import Input, Layer
 from .model import Model, Sequential
 from .random import set_random_seed
 from .saving import load_model
