@@ -15,6 +15,10 @@ namespace {
 constexpr bool kManyRegisters = kRegisters >= 32;
 constexpr int kPixelVectors = kManyRegisters ? 4 : 2;
 constexpr int kChannelRows = kManyRegisters ? 14 : 6;
+// Steps by which a channel tile asks for its weights ahead. That, steps unrolled by two instead of four, and
+// the next segment's rows asked for: Winograd's 256 channels at 14x14 0.83 -> 0.76 ms, pointwise and direct
+// convolution the same within the noise (5%). Asking for the lines of the output tile as well gained nothing.
+constexpr int kAhead = 8;
 
 // Every register of the tile, unrolled.
 #define FASTCONV_EACH(rows, vectors)                                    \
@@ -105,17 +109,28 @@ void channel_tile(const ChannelTile<T>& t) {
     V sum[R][N] = {};
     const T* w = t.w;
     const int64_t row = t.x_row;
+    const T* ahead = t.ahead;
     for (int64_t s = 0; s < t.segments; s++) {
         const T* base[B];
 #pragma GCC unroll 5
         for (int b = 0; b < B; b++) base[b] = t.x + t.offsets[s] + 3 * b * row;
+        for (int64_t i = 0; i < t.ahead_lines; i++, ahead += 64 / sizeof(T)) prefetch_l2(ahead);
+        if (s + 1 < t.segments) {
+            const T* const next = t.x + t.offsets[s + 1];
+#pragma GCC unroll 14
+            for (int r = 0; r < R; r++) prefetch_l1(next + r * row);
+        }
         int64_t i = 0;
-        for (; i + 4 <= t.length; i += 4) {
-#pragma GCC unroll 4
-            for (int u = 0; u < 4; u++) channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
+        for (; i + 2 <= t.length; i += 2) {
+#pragma GCC unroll 2
+            for (int u = 0; u < 2; u++) {
+#pragma GCC unroll 2
+                for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
+                channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
+            }
 #pragma GCC unroll 5
-            for (int b = 0; b < B; b++) base[b] += 4;
-            w += 4 * N * L;
+            for (int b = 0; b < B; b++) base[b] += 2;
+            w += 2 * N * L;
         }
         for (; i < t.length; i++) {
             channel_step<T, R, N, V>(sum, base, row, 0, w);

@@ -55,6 +55,8 @@ struct ChannelTile {
     const T* bias = nullptr;  // one per channel
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
+    const T* ahead = nullptr;  // what later calls will need is brought into L2, a few lines in every segment
+    int64_t ahead_lines = 0;   // of each segment
 };
 
 constexpr int kMaxPixelRows = 6;     // output channels of a pixel tile
