@@ -1,4 +1,4 @@
-"""Hand the build of the compiled parts to CMake; metadata stands in pyproject.toml, sources and flags in CMakeLists.txt.
+"""Hand the build of the compiled parts to CMake; metadata stand in pyproject.toml, sources and flags in CMakeLists.txt.
 
 Only a missing C++ compiler or missing Python headers let the install go on without compiled parts.  The reason
 is then written into the package (``_build_info.json``).  ``FASTCONV_REQUIRE_CPP=1`` forbids that.

@@ -238,7 +238,8 @@ class DirectLast final : public ConvKernel {
         if (!p_.reads_padding()) {
             in.row = p_.in_size[2] * channels;
             in.depth = p_.dilation[0] * p_.in_size[1] * in.row;
-            const int64_t z = depth * p_.stride[0] - p_.pad_lo[0], y = rows.begin * p_.stride[1] - p_.pad_lo[1];
+            const int64_t z = depth * p_.stride[0] - p_.pad_lo[0],
+                          y = rows.begin * p_.stride[1] - p_.pad_lo[1];
             in.base = x + (z * p_.in_size[1] + y) * in.row +
                       (columns.begin * p_.stride[2] - p_.pad_lo[2]) * channels;
             return in;

@@ -70,7 +70,8 @@ FASTCONV_INLINE void transform_output_line(const V (&d)[M + 2], V (&r)[M]) {
 
 // One tile of one block of channels, from `source` with its channels contiguous.
 template <int M, class T>
-FASTCONV_INLINE void transform_input_tile(const T* source, int64_t row, int64_t pixel, T* out, int64_t position_stride) {
+FASTCONV_INLINE void transform_input_tile(const T* source, int64_t row, int64_t pixel, T* out,
+                                          int64_t position_stride) {
     using V = vec<T, kLanes<T>>;
     constexpr int S = M + 2;
     V half[S][S];
@@ -127,11 +128,13 @@ struct Winograd {
             if (y < 0) {
                 for (int64_t c = 0; c < columns; c++) store(line + c * L, V{});
             } else if (job.channels_last) {
-                const T* const source = job.x + (strip.image * job.height + y) * job.width * job.channels + channel;
+                const T* const source =
+                    job.x + (strip.image * job.height + y) * job.width * job.channels + channel;
                 for (int64_t c = 0; c < columns; c++)
                     store(line + c * L, cols[c] < 0 ? V{} : load<V>(source + cols[c] * job.channels, valid));
             } else {
-                gather_planes(job, job.x + ((strip.image * job.channels + channel) * job.height + y) * job.width,
+                gather_planes(job,
+                              job.x + ((strip.image * job.channels + channel) * job.height + y) * job.width,
                               left < L ? left : L, cols, columns, line);
             }
         }
@@ -142,10 +145,13 @@ struct Winograd {
                               int64_t columns, T* line) {
         const int64_t plane = job.height * job.width;
         int64_t first = 0, last = columns;  // the stretch where cols[c] = cols[first] + (c - first)
-        while (first < columns && (cols[first] < 0 || (first + 1 < columns && cols[first + 1] != cols[first] + 1))) first++;
+        while (first < columns &&
+               (cols[first] < 0 || (first + 1 < columns && cols[first + 1] != cols[first] + 1)))
+            first++;
         while (last > first && cols[last - 1] != cols[first] + (last - 1 - first)) last--;
         const auto single = [&](int64_t c) {
-            for (int64_t k = 0; k < L; k++) line[c * L + k] = k < planes && cols[c] >= 0 ? source[k * plane + cols[c]] : T(0);
+            for (int64_t k = 0; k < L; k++)
+                line[c * L + k] = k < planes && cols[c] >= 0 ? source[k * plane + cols[c]] : T(0);
         };
         for (int64_t c = 0; c < first; c++) single(c);
         for (int64_t c = last; c < columns; c++) single(c);
@@ -175,12 +181,13 @@ struct Winograd {
         if (!job.channels_last || channel + L > job.channels) return false;
         const int32_t* const rows = job.rows + strip.ty * M;
         const int32_t* const cols = job.cols + (strip.tx + tile) * M;
-        return rows[0] >= 0 && cols[0] >= 0 && rows[S - 1] == rows[0] + S - 1 && cols[S - 1] == cols[0] + S - 1;
+        return rows[0] >= 0 && cols[0] >= 0 && rows[S - 1] == rows[0] + S - 1 &&
+               cols[S - 1] == cols[0] + S - 1;
     }
 
     // The weights of `count` output channels; lanes beyond are zero.
-    static void weight(const T* source, int64_t k_step, int64_t c_step, int64_t tap_step, int64_t channels, int64_t count,
-                       T* out, int64_t channel_stride, int64_t position_stride) {
+    static void weight(const T* source, int64_t k_step, int64_t c_step, int64_t tap_step, int64_t channels,
+                       int64_t count, T* out, int64_t channel_stride, int64_t position_stride) {
         constexpr int D = kLanes<double>;
         using Wide = vec<double, D>;
         using Narrow = vec<T, D>;
@@ -188,28 +195,33 @@ struct Winograd {
         alignas(64) T taps[9][L] = {};
         for (int64_t c = 0; c < channels; c++) {
             for (int tap = 0; tap < 9; tap++)
-                for (int64_t k = 0; k < count; k++) taps[tap][k] = source[k * k_step + c * c_step + tap * tap_step];
+                for (int64_t k = 0; k < count; k++)
+                    taps[tap][k] = source[k * k_step + c * c_step + tap * tap_step];
             for (int part = 0; part < L; part += D) {
                 Wide w[9], half[S][3];
 #pragma GCC unroll 9
-                for (int tap = 0; tap < 9; tap++) w[tap] = __builtin_convertvector(load<Narrow>(taps[tap] + part), Wide);
+                for (int tap = 0; tap < 9; tap++)
+                    w[tap] = __builtin_convertvector(load<Narrow>(taps[tap] + part), Wide);
 #pragma GCC unroll 8
                 for (int i = 0; i < S; i++)
 #pragma GCC unroll 3
-                    for (int j = 0; j < 3; j++) half[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
+                    for (int j = 0; j < 3; j++)
+                        half[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
                 T* const to = out + c * channel_stride + part;
 #pragma GCC unroll 8
                 for (int i = 0; i < S; i++)
 #pragma GCC unroll 8
                     for (int j = 0; j < S; j++)
-                        store(to + (i * S + j) * position_stride,
-                              __builtin_convertvector(g[j][0] * half[i][0] + g[j][1] * half[i][1] + g[j][2] * half[i][2], Narrow));
+                        store(
+                            to + (i * S + j) * position_stride,
+                            __builtin_convertvector(
+                                g[j][0] * half[i][0] + g[j][1] * half[i][1] + g[j][2] * half[i][2], Narrow));
             }
         }
     }
 
-    static void input(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t block_begin, int64_t block_end,
-                      const WinogradTiles<T>& v) {
+    static void input(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t block_begin,
+                      int64_t block_end, const WinogradTiles<T>& v) {
         alignas(64) T strip_values[S * kPaddedColumns * L];
         for (int64_t block = block_begin; block < block_end; block++) {
             for (int64_t tile = first; tile < first + count;) {
@@ -220,17 +232,21 @@ struct Winograd {
                     if (in_place(job, strip, i, block * L)) {
                         const int64_t y = job.rows[strip.ty * M], x = job.cols[(strip.tx + i) * M];
                         const T* const source =
-                            job.x + ((strip.image * job.height + y) * job.width + x) * job.channels + block * L;
-                        transform_input_tile<M, T>(source, job.width * job.channels, job.channels, out, v.position_stride);
+                            job.x + ((strip.image * job.height + y) * job.width + x) * job.channels +
+                            block * L;
+                        transform_input_tile<M, T>(source, job.width * job.channels, job.channels, out,
+                                                   v.position_stride);
                         continue;
                     }
                     if (!job.channels_last) {
                         if (!gathered) gather(job, strip, block * L, strip_values);
                         gathered = true;
-                        transform_input_tile<M, T>(strip_values + i * M * L, kPaddedColumns * L, L, out, v.position_stride);
+                        transform_input_tile<M, T>(strip_values + i * M * L, kPaddedColumns * L, L, out,
+                                                   v.position_stride);
                     } else {  // at a border of a channels-last image: this tile alone
                         gather(job, {strip.image, strip.ty, strip.tx + i, 1}, block * L, strip_values);
-                        transform_input_tile<M, T>(strip_values, kPaddedColumns * L, L, out, v.position_stride);
+                        transform_input_tile<M, T>(strip_values, kPaddedColumns * L, L, out,
+                                                   v.position_stride);
                     }
                 }
             }
@@ -246,12 +262,14 @@ struct Winograd {
             for (int j = 0; j < M; j++) {
                 V total{};
                 for (int tap = 0; tap < 9; tap++) {
-                    const int64_t y = job.rows[strip.ty * M + i + tap / 3], x = job.cols[strip.tx * M + j + tap % 3];
+                    const int64_t y = job.rows[strip.ty * M + i + tap / 3],
+                                  x = job.cols[strip.tx * M + j + tap % 3];
                     if (y < 0 || x < 0) continue;
                     const T* const p = image + (y * job.width + x) * pixel;
                     const T* const w = job.weight + tap * job.channels * job.weight_row + channel;
                     V sum{};
-                    for (int64_t c = 0; c < job.channels; c++) sum += p[c * plane] * load<V>(w + c * job.weight_row);
+                    for (int64_t c = 0; c < job.channels; c++)
+                        sum += p[c * plane] * load<V>(w + c * job.weight_row);
                     total += sum;
                 }
                 out[i][j] = total;
@@ -319,7 +337,8 @@ struct Winograd {
         const int64_t y = strip.ty * M, x = strip.tx * M;
         const int64_t rows = job.out_height - y < M ? job.out_height - y : M;
         const int64_t cols = job.out_width - x < M ? job.out_width - x : M;
-        const int64_t start = ((strip.image * job.out_height + y) * job.out_width + x) * job.out_channels + channel;
+        const int64_t start =
+            ((strip.image * job.out_height + y) * job.out_width + x) * job.out_channels + channel;
         const int64_t row = job.out_width * job.out_channels;
         const bool whole = rows == M && cols == M && channel + L <= job.out_channels && job.add == nullptr;
         if (whole) {
@@ -346,7 +365,8 @@ struct Winograd {
         const int64_t cols = job.out_width - x < strip.count * M ? job.out_width - x : strip.count * M;
         const int64_t planes = job.out_channels - channel < L ? job.out_channels - channel : L;
         const int64_t plane = job.out_height * job.out_width;
-        const int64_t start = ((strip.image * job.out_channels + channel) * job.out_height + y) * job.out_width + x;
+        const int64_t start =
+            ((strip.image * job.out_channels + channel) * job.out_height + y) * job.out_width + x;
         for (int64_t i = 0; i < rows; i++) {
             const T* const source = line + i * strip.count * M * L;
             for (int64_t c = 0; c < cols; c += L) {
@@ -356,14 +376,16 @@ struct Winograd {
 #pragma GCC unroll 16
                     for (int k = 0; k < L; k++) values[k] = load<V>(source + (c + k) * L);
                 } else {
-                    for (int64_t k = 0; k < L; k++) values[k] = k < pixels ? load<V>(source + (c + k) * L) : V{};
+                    for (int64_t k = 0; k < L; k++)
+                        values[k] = k < pixels ? load<V>(source + (c + k) * L) : V{};
                 }
                 transpose(values);
                 const int64_t at = start + i * job.out_width + c;
                 const auto valid = mask<V>(cols - c);
                 if (cols - c >= L && planes == L && job.add == nullptr) {
 #pragma GCC unroll 16
-                    for (int k = 0; k < L; k++) store(job.y + at + k * plane, finish(values[k], V{}, job.clamp));
+                    for (int k = 0; k < L; k++)
+                        store(job.y + at + k * plane, finish(values[k], V{}, job.clamp));
                 } else {
                     for (int64_t k = 0; k < planes; k++) {
                         const V add = job.add ? load<V>(job.add + at + k * plane, valid) : V{};
@@ -388,14 +410,16 @@ struct Winograd {
 
 template <class T>
 constexpr WinogradKernels<T> winograd_of(int m) {
-    return m == 2   ? WinogradKernels<T>{Winograd<2, T>::weight, Winograd<2, T>::input, Winograd<2, T>::output}
-           : m == 4 ? WinogradKernels<T>{Winograd<4, T>::weight, Winograd<4, T>::input, Winograd<4, T>::output}
-                    : WinogradKernels<T>{Winograd<6, T>::weight, Winograd<6, T>::input, Winograd<6, T>::output};
+    return m == 2 ? WinogradKernels<T>{Winograd<2, T>::weight, Winograd<2, T>::input, Winograd<2, T>::output}
+           : m == 4
+               ? WinogradKernels<T>{Winograd<4, T>::weight, Winograd<4, T>::input, Winograd<4, T>::output}
+               : WinogradKernels<T>{Winograd<6, T>::weight, Winograd<6, T>::input, Winograd<6, T>::output};
 }
 
 }  // namespace
 
-const WinogradSet winograd_kernels = {{winograd_of<float>(2), winograd_of<float>(4), winograd_of<float>(6)},
-                                      {winograd_of<double>(2), winograd_of<double>(4), winograd_of<double>(6)}};
+const WinogradSet winograd_kernels = {
+    {winograd_of<float>(2), winograd_of<float>(4), winograd_of<float>(6)},
+    {winograd_of<double>(2), winograd_of<double>(4), winograd_of<double>(6)}};
 
 FASTCONV_END_ISA

@@ -40,11 +40,11 @@ template <class T>
 struct WinogradKernels {
     // Transforms the weights of up to `lanes` output channels and all input channels, in double, rounded once:
     // out[position * position_stride + c * channel_stride + lane]; source is (k, c, tap) by its three steps.
-    void (*weight)(const T* source, int64_t k_step, int64_t c_step, int64_t tap_step, int64_t channels, int64_t count,
-                   T* out, int64_t channel_stride, int64_t position_stride);
+    void (*weight)(const T* source, int64_t k_step, int64_t c_step, int64_t tap_step, int64_t channels,
+                   int64_t count, T* out, int64_t channel_stride, int64_t position_stride);
     // Transforms tiles first .. first + count for channel blocks block_begin .. block_end.
-    void (*input)(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t block_begin, int64_t block_end,
-                  const WinogradTiles<T>& v);
+    void (*input)(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t block_begin,
+                  int64_t block_end, const WinogradTiles<T>& v);
     // Outputs of tiles first .. first + count for `vectors` blocks of output channels from channel `channel` on;
     // products stand as [position][tile][vectors * lanes].
     void (*output)(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t channel, int vectors,

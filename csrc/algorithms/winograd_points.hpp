@@ -43,7 +43,8 @@ struct WinogradMatrices {
             int degree = 0;
             for (int l = 0; l < P; l++) {
                 if (l == skip) continue;
-                for (int i = ++degree; i >= 0; i--) poly[i] = (i ? poly[i - 1] : 0) - p[l] * (i < degree ? poly[i] : 0);
+                for (int i = ++degree; i >= 0; i--)
+                    poly[i] = (i ? poly[i - 1] : 0) - p[l] * (i < degree ? poly[i] : 0);
             }
             for (int i = 0; i < kSize; i++) b[skip][i] = i <= degree ? poly[i] : 0;
         }

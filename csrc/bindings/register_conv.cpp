@@ -125,7 +125,9 @@ struct Prepared {
 class EagerCall {
   public:
     EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank)
-        : prepared_(std::move(prepared)), activation_(activation(act)), rank_(rank),
+        : prepared_(std::move(prepared)),
+          activation_(activation(act)),
+          rank_(rank),
           type_(prepared_->dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>()) {
         if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
     }
@@ -141,7 +143,8 @@ class EagerCall {
         a.x = plain(x, a.batch * p.in_channels * p.in_pixels());
         a.weight = plain(weight, p.weights());
         a.bias = bias.is_none() ? nullptr : plain(bias, p.out_channels);
-        if (a.x == nullptr || a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
+        if (a.x == nullptr || a.weight == nullptr || (a.bias == nullptr && !bias.is_none()))
+            return py::none();
         std::vector<py::ssize_t> shape;
         shape.reserve(5);
         if (batched) shape.push_back(a.batch);
@@ -162,7 +165,8 @@ class EagerCall {
         const auto array = py::reinterpret_borrow<py::array>(object);
         const py::dtype type = array.dtype();
         constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-        const bool fits = type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
+        const bool fits =
+            type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
         return fits && array.size() == size ? array.data() : nullptr;
     }
 
@@ -246,8 +250,9 @@ void register_conv(py::module_& m) {
         .def("describe",
              [](const Prepared& p) { return describe_conv(p.problem, p.dtype, p.algorithm->name); });
 
-    py::class_<EagerCall>(m, "ConvCall",
-                          "An eager call on arrays of the user's rank; it returns None for arrays to be prepared first.")
+    py::class_<EagerCall>(
+        m, "ConvCall",
+        "An eager call on arrays of the user's rank; it returns None for arrays to be prepared first.")
         .def(py::init<std::shared_ptr<Prepared>, const std::optional<std::string>&, int>(), py::arg("kernel"),
              py::arg("activation"), py::arg("rank"))
         .def("__call__", &EagerCall::operator(), py::arg("x"), py::arg("weight"), py::arg("bias"));

@@ -7,9 +7,9 @@
 
 #include "algorithms/probe_kernels.hpp"
 #include "bindings/bindings.hpp"
+#include "plan/weight_cache.hpp"
 #include "runtime/block_cache.hpp"
 #include "runtime/machine.hpp"
-#include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 #include "simd/dispatch.hpp"

@@ -142,7 +142,8 @@ void BackwardData::run_as(int64_t batch, const T* dy, const T* weight, T* dx) co
         T* const rotated = frame.take<T>(phase.problem.weights());
         rotate(phase, weight, rotated);
         args[i].weight = rotated;
-        if (const size_t bytes = phase.kernel->packed_bytes(); bytes > 0 && (phases_.size() > 1 || phase.kernel->keeps_packed())) {
+        if (const size_t bytes = phase.kernel->packed_bytes();
+            bytes > 0 && (phases_.size() > 1 || phase.kernel->keeps_packed())) {
             void* const packed = frame.take_bytes(bytes);
             phase.kernel->pack(rotated, packed);
             args[i].packed = packed;

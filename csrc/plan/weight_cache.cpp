@@ -32,15 +32,19 @@ bool same(const void* a, const void* b, size_t bytes) {
     if (std::memcmp(a, b, 4096) != 0) return false;
     std::atomic<bool> equal{true};
     parallel_for(static_cast<int64_t>((bytes + piece - 1) / piece), [&](int64_t i) {
-        const size_t begin = static_cast<size_t>(i) * piece, length = bytes - begin < piece ? bytes - begin : piece;
+        const size_t begin = static_cast<size_t>(i) * piece,
+                     length = bytes - begin < piece ? bytes - begin : piece;
         if (equal.load(std::memory_order_relaxed) &&
-            std::memcmp(static_cast<const char*>(a) + begin, static_cast<const char*>(b) + begin, length) != 0)
+            std::memcmp(static_cast<const char*>(a) + begin, static_cast<const char*>(b) + begin, length) !=
+                0)
             equal.store(false, std::memory_order_relaxed);
     });
     return equal;
 }
 
-std::shared_ptr<const void> share(const std::shared_ptr<const Entry>& entry) { return {entry, entry->packed.get()}; }
+std::shared_ptr<const void> share(const std::shared_ptr<const Entry>& entry) {
+    return {entry, entry->packed.get()};
+}
 
 }  // namespace
 

@@ -49,17 +49,21 @@ def _cells(rows: Sequence[Row]) -> Iterator[tuple[bool, Row, list[str]]]:
         best = min((r.seconds for r in same if r.seconds is not None), default=0.0)
         for i, row in enumerate(same):
             fastest = row.seconds is not None and row.seconds == best
-            yield fastest, row, [
-                row.layer if i == 0 else "",
-                row.backend,
-                row.algorithm,
-                duration(row.seconds),
-                "" if row.spread is None else f"±{row.spread / 2:.0%}",
-                rate_text(row),
-                "" if row.seconds is None else f"{row.seconds / best:.3g}x",
-                "" if row.largest_difference is None else f"{row.largest_difference:.1e}",
-                row.note,
-            ]
+            yield (
+                fastest,
+                row,
+                [
+                    row.layer if i == 0 else "",
+                    row.backend,
+                    row.algorithm,
+                    duration(row.seconds),
+                    "" if row.spread is None else f"±{row.spread / 2:.0%}",
+                    rate_text(row),
+                    "" if row.seconds is None else f"{row.seconds / best:.3g}x",
+                    "" if row.largest_difference is None else f"{row.largest_difference:.1e}",
+                    row.note,
+                ],
+            )
 
 
 _HEADS = ("layer", "backend", "algorithm", "time", "spread", "rate", "of best", "difference", "")

@@ -109,4 +109,3 @@ def run(args: argparse.Namespace) -> int:
     if interrupted:
         raise KeyboardInterrupt
     return 1 if any(row.correct is False for row in rows) else 0
-
