@@ -355,6 +355,15 @@ def test_ctrl_c_leaves_a_usable_model_and_history():
     model.fit(x, y, epochs=1, verbose=0)
 
 
+def test_ctrl_c_stays_ignored_where_it_was():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        small().fit(*blobs(), epochs=4, batch_size=8, verbose=0, callbacks=[Interrupt()])
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_loss_that_is_not_finite_stops_and_says_where():
     x, y = blobs()
     model = small()

@@ -16,6 +16,8 @@ class Interrupts:
         self.pending, self.before = False, None
         if threading.current_thread() is threading.main_thread():
             self.before = signal.getsignal(signal.SIGINT)
+            if self.before is signal.SIG_IGN:  # a process that was told to ignore it, such as one in the background
+                self.before = None
             if self.before is not None:
                 signal.signal(signal.SIGINT, self._remember)
         return self

@@ -81,7 +81,7 @@ class Bar(Lines):
 
     def end_epoch(self, logs: dict[str, float]) -> None:
         """Leave the line above the bar."""
-        self.progress.console.print(self.line(logs), highlight=False)
+        self.progress.console.print(self.line(logs), highlight=False, markup=False, soft_wrap=True)
 
 
 def _values(logs: dict[str, float]) -> str:
