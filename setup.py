@@ -61,7 +61,9 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
             "-DFASTCONV_BUILD_PYTHON=ON",
         ]
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        # pip builds in a new environment each time: CMake's cache still names the ninja of the one before
+        ninja = shutil.which("ninja")
+        generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         jobs = str(self.parallel or os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
         subprocess.check_call(["cmake", "-S", str(ROOT), "-B", str(build), *generator, *configure])
         subprocess.check_call(["cmake", "--build", str(build), "--parallel", jobs])
