@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -481,3 +483,17 @@ def test_augmentation_layers_change_in_training_only(make):
     model = nn.Sequential([nn.Input((8, 8, 1)), layer, nn.Flatten(), nn.Dense(3, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(x, y, epochs=2, verbose=0)
+
+
+# ------------------------------------------------------------------------------------------------------ documentation
+
+
+def test_the_page_runs(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "nn.md").read_text()
+    names = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), names)  # its own layer among them
+    model = nn.Sequential([nn.Input((4, 4, 3)), names["Scale"](2.0), nn.Flatten(), nn.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 4, 4, 3)), np.ones((4, 1)), verbose=0)
+    assert model.layers[0].factor.value.tolist() != [2.0, 2.0, 2.0]
+    assert "Total params: 3,002" in capsys.readouterr().out
