@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracles
 import pytest
-from support import conv_tolerance, function, kernels, run_or_skip
+from support import algorithms, conv_tolerance, function, kernels, run_or_skip
 
 import fastconv
 from fastconv.testing import CONV_CASES, ConvCase, assert_close, conv_inputs, tolerance
@@ -133,3 +133,31 @@ def test_large_numbers_keep_their_digits(backend: str) -> None:
         magnitude = oracles.taps_conv(case, abs(x), abs(w), None)
         allowed = conv_tolerance(case, backend, "direct", "adversarial", magnitude)
         assert_close(y, oracles.taps_conv(case, x, w, None), allowed)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_one_large_value_among_ones(backend: str, layout: str) -> None:
+    """Direct forms err by what their own window holds; those with tiles by what the tile's neighbourhood holds."""
+    case = ConvCase((24, 25), (3, 3), c=16, k=16, n=1, padding=1, channels_last=layout == "NHWC")
+    x, w = np.ones(case.x_shape, np.float32), conv_inputs(case, "normal")[1]
+    x[(0, 9, 11, 3) if case.channels_last else (0, 3, 9, 11)] = 1e30
+    expected, magnitude = oracles.taps_conv(case, x, w, None), oracles.taps_conv(case, abs(x), abs(w), None)
+    for algorithm in algorithms(backend):
+        try:
+            y = fastconv.conv2d(x, w, **case.keywords, backend=backend, algorithm=algorithm)
+        except fastconv.GeometryError:
+            continue  # an algorithm that cannot do this case
+        assert_close(y, expected, conv_tolerance(case, backend, algorithm, "adversarial", magnitude), algorithm)
+
+
+def test_many_channels(backend: str) -> None:
+    """4096 of them, all terms alike: chains of additions are bounded or the promise says that they are not."""
+    case = ConvCase((2, 3), (1, 1), c=4096, k=3, n=1)
+    x, w = np.full(case.x_shape, 0.1, np.float32), np.full(case.weight_shape, 0.3, np.float32)
+    expected = oracles.taps_conv(case, x, w, None)
+    for algorithm in algorithms(backend):
+        try:
+            y = fastconv.conv2d(x, w, backend=backend, algorithm=algorithm)
+        except fastconv.GeometryError:
+            continue  # an algorithm that cannot do this case
+        assert_close(y, expected, conv_tolerance(case, backend, algorithm, "adversarial", expected), algorithm)
