@@ -439,6 +439,13 @@ def test_use_before_it_is_ready():
         model.set_weights([np.zeros((3, 2))])
 
 
+def test_predict_takes_arrays_lists_and_batches():
+    model = nn.Sequential([nn.Dense(2)])
+    assert model.predict([[1.0, 2.0, 3.0]], verbose=0).shape == (1, 2)
+    assert model.predict((np.ones((n, 3)) for n in (2, 3)), verbose=0).shape == (5, 2)
+    assert np.array_equal(model.predict_on_batch(np.ones((70, 3))), model(np.ones((70, 3))))
+
+
 def test_graph_errors():
     a, b = nn.Input((2,), name="a"), nn.Input((2,), name="b")
     both = nn.Add()([a, b])

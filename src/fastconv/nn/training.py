@@ -356,15 +356,14 @@ class Trainer:
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None) -> Any:
         """Outputs for arrays, or for an iterable of batches; an array, or a list of them."""
-        arrays = isinstance(x, np.ndarray) or not (isinstance(x, Iterable) and not isinstance(x, (list, tuple, dict)))
-        if not arrays and hasattr(x, "__array__"):
-            arrays = True
-        given = (
-            self._array_data(x if not isinstance(x, (list, tuple)) or len(self.input_names) > 1 else np.asarray(x),
-                             None, None, None, batch_size or 32)
-            if arrays or isinstance(x, (list, tuple, dict))
-            else self._data(x, None, None, None, None, steps)
-        )  # fmt: skip
+        if isinstance(x, (list, tuple)) or hasattr(x, "__array__"):
+            self.build_for(x)
+        if isinstance(x, (list, tuple)) and len(self.input_names) == 1:
+            x = np.asarray(x)
+        if isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__"):
+            given: data.ArrayData | data.IterableData = self._array_data(x, None, None, None, batch_size or 32)
+        else:
+            given = self._data(x, None, None, None, None, steps)
         program, parts = self.program(), []
         for batch in given:
             parts.append([y.copy() for y in program.forward(self.cast(batch.x), training=False)])

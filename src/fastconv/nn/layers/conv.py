@@ -145,9 +145,9 @@ class Conv(BaseConv):
         """Groups of the library's call."""
         return self.groups
 
-    def padding_of(self, call: Call) -> Any:
+    def padding_of(self, call: Call | None = None) -> Any:
         """What the library's call is given: zeros of a padding layer before, or this layer's own."""
-        if call.padding is not None:
+        if call is not None and call.padding is not None:
             return call.padding
         if self.padding == "causal":
             return (((self.kernel_size[0] - 1) * self.dilation_rate[0], 0),)
@@ -159,9 +159,8 @@ class Conv(BaseConv):
         known = fixed(input_shape)
         if known is None:
             return (*(None for _ in range(self.rank + 1)), kernel[-1])
-        padding = self.padding_of(_NO_CALL)
         g = conv_geometry(
-            type(self).__name__, self.rank, known, kernel, stride=self.strides, padding=padding,
+            type(self).__name__, self.rank, known, kernel, stride=self.strides, padding=self.padding_of(),
             dilation=self.dilation_rate, groups=self.call_groups(), layout=LAYOUTS[self.rank],
         )  # fmt: skip
         return (None, *g.out_size[3 - self.rank :], kernel[-1])
@@ -192,13 +191,6 @@ class Conv(BaseConv):
             out=(dx, None if dw is None else dw.reshape(w.shape), db),
         )  # fmt: skip
         return dx
-
-
-class _NoCall:
-    padding = None
-
-
-_NO_CALL: Any = _NoCall()
 
 
 class Conv1D(Conv):
