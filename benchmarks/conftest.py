@@ -57,8 +57,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Time and rate of everything that was measured."""
     terminalreporter.section("median time, rate, difference from float64")
-    for line in plain_lines(_ROWS):
+    for line in plain_lines(_ROWS) if _ROWS else ():
         terminalreporter.write_line(line)
+    for report in terminalreporter.stats.get("passed", ()):
+        for kind, line in report.user_properties:
+            if kind == "training":
+                terminalreporter.write_line(line)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
