@@ -58,19 +58,21 @@ class DepthwiseFirst final : public ConvKernel {
     }
 
     size_t scratch_bytes() const override { return static_cast<size_t>(scratch()) * sizeof(T); }
+    bool takes_bands() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const int64_t bands = ceil_div(p_.out_size[1], band_);
         const int64_t units = args.batch * p_.in_channels * bands;
         const int64_t tasks = task_count(units, p_.flops() / 2 / p_.in_channels / bands);
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             T* const plane = frame.take<T>(scratch());
             const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_band(args, unit / bands, part_of(p_.out_size[1], bands, unit % bands), plane);
-        });
+        };
+        parallel_for(tasks, run_part, threads());
     }
 
   private:
@@ -82,7 +84,7 @@ class DepthwiseFirst final : public ConvKernel {
 
     // `index` counts images and input channels.
     void run_band(const ConvArgs& args, int64_t index, Range rows, T* plane) const {
-        const T* const x = static_cast<const T*>(args.x) + index * p_.in_size[1] * p_.in_size[2];
+        const T* const x = static_cast<const T*>(args.x) + index * args.x_plane_of(p_);
         const int64_t lines = (rows.size() - 1) * p_.stride[1] + tap_reach();
         for (int64_t i = 0; i < lines; i++) {
             const int64_t y =
@@ -97,7 +99,7 @@ class DepthwiseFirst final : public ConvKernel {
                                   p_.stride[2], to + phase * pitch_, pitch_);
         }
         const int64_t multiplier = p_.group_out();
-        const int64_t pixels = p_.out_pixels();
+        const int64_t pixels = args.out_plane_of(p_);
         const int64_t image = index / p_.in_channels, channel = index % p_.in_channels;
         for (int64_t m = 0; m < multiplier; m++) {
             const int64_t k = channel * multiplier + m;
@@ -141,6 +143,7 @@ class DepthwiseInPlace final : public ConvKernel {
     }
 
     size_t scratch_bytes() const override { return 0; }
+    bool takes_bands() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
@@ -161,10 +164,10 @@ class DepthwiseInPlace final : public ConvKernel {
     // `index` counts images and output channels.
     void run_plane(const ConvArgs& args, int64_t index, Range rows) const {
         const int64_t image = index / p_.out_channels, k = index % p_.out_channels;
-        const int64_t pixels = p_.out_pixels(), at = index * pixels;
+        const int64_t at = index * args.out_plane_of(p_);
         PlaneInPlace<T> call;
-        call.x =
-            static_cast<const T*>(args.x) + (image * p_.in_channels + k / p_.group_out()) * p_.in_pixels();
+        call.x = static_cast<const T*>(args.x) +
+                 (image * p_.in_channels + k / p_.group_out()) * args.x_plane_of(p_);
         call.in_rows = p_.in_size[1];
         call.in_width = p_.in_size[2];
         call.pad_top = p_.pad_lo[1];

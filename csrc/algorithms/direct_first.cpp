@@ -72,17 +72,20 @@ class DirectFirst final : public ConvKernel {
         }
     }
 
-    size_t scratch_bytes() const override {
-        const Layout layout = lay_out(1, 1);
+    size_t scratch_bytes() const override { return scratch_within(SIZE_MAX); }
+    size_t scratch_within(size_t budget) const override {
+        const Layout layout = lay_out(1, 1, budget);
         return static_cast<size_t>(input_size(layout) + partial_size(layout) + tile_size()) * sizeof(T);
     }
+    bool takes_bands() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
-        const Layout layout = lay_out(args.batch, num_threads());
+        const ScratchShare share = scratch_share();
+        const Layout layout = lay_out(args.batch, share.threads, share.budget);
         const int64_t tasks =
             args.batch * p_.out_size[0] * layout.row_bands * layout.column_bands * layout.channel_chunks;
-        parallel_for(tasks, [&](int64_t task) { run_task(args, layout, task); });
+        parallel_for(tasks, [&](int64_t task) { run_task(args, layout, task); }, share.threads);
     }
 
   private:
@@ -123,12 +126,13 @@ class DirectFirst final : public ConvKernel {
         l.channel = (ceil_div(at, line) | 1) * line;
     }
 
-    // Bands as large as half of L2 holds with their partial sums; more and smaller ones where threads would
-    // idle.
-    Layout lay_out(int64_t batch, int threads) const {
+    // Bands as large as half of L2 (and the bound on scratch) holds with their partial sums; more and smaller ones where
+    // threads would idle.
+    Layout lay_out(int64_t batch, int threads, size_t bound) const {
         Layout l;
         const int64_t height = p_.out_size[1], width = p_.out_size[2];
-        const int64_t budget = static_cast<int64_t>(l2_bytes() / 2 / sizeof(T));
+        const int64_t budget = static_cast<int64_t>(std::min(l2_bytes() / 2, bound) / sizeof(T)) -
+                               (bound == SIZE_MAX ? 0 : tile_size());
         const auto blocks = static_cast<int64_t>(row_blocks_.size());
         l.column_bands = ceil_div(width, std::max<int64_t>(8 * vector_pixels(), 512));
         l.channel_chunks = 1;
@@ -144,6 +148,8 @@ class DirectFirst final : public ConvKernel {
                 l.row_bands = std::min(height, l.row_bands + 1 + l.row_bands / 8);
             } else if (l.columns > vector_pixels()) {
                 l.column_bands++;
+            } else if (bound != SIZE_MAX && partial_size(l) > 0 && l.channel_chunks < blocks) {
+                l.channel_chunks++;
             } else {
                 break;
             }
@@ -264,7 +270,7 @@ class DirectFirst final : public ConvKernel {
     template <class Run>
     void write(const ConvArgs& args, const Layout& l, const Band& band, const RowBlock& block,
                PixelTile<T>& call, Run run, int64_t pixel, int64_t pixels, T* tile) const {
-        const int64_t plane = p_.out_pixels();
+        const int64_t plane = args.out_plane_of(p_);
         const int64_t at = (band.image * p_.out_channels + block.first) * plane +
                            (band.depth * p_.out_size[1] + band.rows.begin) * p_.out_size[2] +
                            band.columns.begin;
@@ -304,7 +310,7 @@ class DirectFirst final : public ConvKernel {
               T* input) const {
         const int64_t line = p_.in_size[2], plane = p_.in_size[1] * line;
         const T* const x =
-            static_cast<const T*>(args.x) + (band.image * p_.in_channels + channel) * p_.in_pixels();
+            static_cast<const T*>(args.x) + (band.image * p_.in_channels + channel) * args.x_plane_of(p_);
         for (int64_t c = 0; c < count; c++) {
             size_t index = 0;
             for (int64_t d = 0; d < p_.kernel[0]; d++) {
@@ -323,7 +329,7 @@ class DirectFirst final : public ConvKernel {
                             if (z < 0 || y < 0) {
                                 std::fill(to, to + n, T(0));
                             } else {
-                                rows_of<T>().pack(x + c * p_.in_pixels() + z * plane + y * line, line,
+                                rows_of<T>().pack(x + c * args.x_plane_of(p_) + z * plane + y * line, line,
                                                   p_.mode, first, p_.stride[2], to, n);
                             }
                         }

@@ -79,15 +79,19 @@ class DirectLast final : public ConvKernel {
     }
 
     size_t scratch_bytes() const override {
-        const LastLayout layout = lay_out(1, 1);
-        return static_cast<size_t>(input_size(layout) + panel_size()) * sizeof(T);
+        return scratch_within(SIZE_MAX) + static_cast<size_t>(panel_size()) * sizeof(T);
+    }
+    size_t scratch_within(size_t budget) const override {
+        return static_cast<size_t>(input_size(lay_out(1, 1, budget))) * sizeof(T) +
+               static_cast<size_t>(p_.taps()) * sizeof(int64_t);
     }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
-        const LastLayout l = lay_out(args.batch, num_threads());
+        const ScratchShare share = scratch_share();
+        const LastLayout l = lay_out(args.batch, share.threads, share.budget);
         const int64_t tasks = args.batch * p_.out_size[0] * l.row_bands * l.column_bands * l.channel_chunks;
-        parallel_for(tasks, [&](int64_t task) { run_task(args, l, task); });
+        parallel_for(tasks, [&](int64_t task) { run_task(args, l, task); }, share.threads);
     }
 
   private:
@@ -103,10 +107,15 @@ class DirectLast final : public ConvKernel {
         return p_.reads_padding() ? band_pixels(l) * p_.in_channels : 0;
     }
 
-    LastLayout lay_out(int64_t batch, int threads) const {
+    LastLayout lay_out(int64_t batch, int threads, size_t bound) const {
         LastLayout l;
         const int64_t height = p_.out_size[1], width = p_.out_size[2];
-        const int64_t budget = static_cast<int64_t>(l2_bytes() / 2 / sizeof(T));
+        // A bound on scratch matters only where there is a padded copy.
+        const size_t offsets = static_cast<size_t>(p_.taps()) * sizeof(int64_t);
+        const size_t most = bound == SIZE_MAX || !p_.reads_padding() ? l2_bytes() / 2
+                            : bound > offsets ? std::min(l2_bytes() / 2, bound - offsets)
+                                              : 0;
+        const auto budget = static_cast<int64_t>(most / sizeof(T));
         const auto blocks = static_cast<int64_t>(lane_blocks_.size());
         const int64_t tile = micro<T>().channel_rows;
         l.row_bands = l.column_bands = l.channel_chunks = 1;
@@ -118,7 +127,7 @@ class DirectLast final : public ConvKernel {
         while (!fits()) {
             if (l.rows > 1) {
                 l.row_bands = std::min(height, l.row_bands + 1 + l.row_bands / 8);
-            } else if (l.columns > tile) {
+            } else if (l.columns > (bound == SIZE_MAX ? tile : 1)) {
                 l.column_bands++;
             } else {
                 break;

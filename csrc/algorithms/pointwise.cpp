@@ -32,11 +32,13 @@ class PointwiseFirst final : public ConvKernel {
         return static_cast<size_t>(input_size() + partial_size()) * sizeof(T);
     }
 
+    bool takes_bands() const override { return true; }
+
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const int64_t pixels = p_.out_pixels();
         const int64_t tiles = ceil_div(ceil_div(pixels, micro<T>().lanes), micro<T>().pixel_vectors);
-        const int threads = num_threads();
+        const int threads = scratch_share().threads;
         // Tiles go round first; output channels are cut only where tiles are few. One chunk gathers its own
         // pixels.
         int64_t chunks = 1;
@@ -49,7 +51,7 @@ class PointwiseFirst final : public ConvKernel {
         const int64_t units = columns * chunks;
         const int64_t worth = static_cast<int64_t>(std::max(1.0, work / enough));
         const int64_t tasks = std::min<int64_t>({units, 8 * int64_t{threads}, std::max<int64_t>(worth, 1)});
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             T* const input = frame.take<T>(input_size());
             T* const partial = frame.take<T>(partial_size());
@@ -61,7 +63,8 @@ class PointwiseFirst final : public ConvKernel {
                          part_of(ceil_div(pixels, micro<T>().lanes), tiles, tile),
                          part_of(row_blocks_, chunks, chunk), input, partial);
             }
-        });
+        };
+        parallel_for(tasks, run_part, threads);
     }
 
   private:
@@ -73,8 +76,9 @@ class PointwiseFirst final : public ConvKernel {
     // The pixels of `vectors` of one group against its output channels in `rows`.
     void run_tile(const ConvArgs& args, int64_t image, int64_t group, Range vectors, Range rows, T* input,
                   T* partial) const {
-        const int64_t lanes = micro<T>().lanes, plane = p_.out_pixels();
-        const int64_t pixel = vectors.begin * lanes, pixels = std::min(vectors.end * lanes, plane) - pixel;
+        const int64_t lanes = micro<T>().lanes, plane = args.out_plane_of(p_);
+        const int64_t pixel = vectors.begin * lanes,
+                      pixels = std::min(vectors.end * lanes, p_.out_pixels()) - pixel;
         const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = part_of(p_.group_in(), blocks_, b);
@@ -116,12 +120,12 @@ class PointwiseFirst final : public ConvKernel {
     // Output pixels pixel .. pixel+pixels-1 of `count` input channels, one row of the tile each.
     void gather(const ConvArgs& args, int64_t image, int64_t channel, int64_t count, int64_t pixel,
                 int64_t pixels, T* to) const {
-        const T* x = static_cast<const T*>(args.x) + (image * p_.in_channels + channel) * p_.in_pixels();
+        const int64_t plane = args.x_plane_of(p_);
+        const T* x = static_cast<const T*>(args.x) + (image * p_.in_channels + channel) * plane;
         const int64_t pitch = vector_pixels();
         if (p_.in_pixels() == p_.out_pixels()) {
             for (int64_t c = 0; c < count; c++)
-                std::memcpy(to + c * pitch, x + c * p_.in_pixels() + pixel,
-                            static_cast<size_t>(pixels) * sizeof(T));
+                std::memcpy(to + c * pitch, x + c * plane + pixel, static_cast<size_t>(pixels) * sizeof(T));
             return;
         }
         // Strided: the runs of the tile that lie in one output row, each from one input row.
@@ -131,7 +135,7 @@ class PointwiseFirst final : public ConvKernel {
             const int64_t n = std::min(width - w, pixels - done);
             const int64_t line = (d * p_.stride[0] * p_.in_size[1] + h * p_.stride[1]) * p_.in_size[2];
             for (int64_t c = 0; c < count; c++)
-                rows_of<T>().pack(x + c * p_.in_pixels() + line, p_.in_size[2], p_.mode, w * p_.stride[2],
+                rows_of<T>().pack(x + c * plane + line, p_.in_size[2], p_.mode, w * p_.stride[2],
                                   p_.stride[2], to + c * pitch + done, n);
             done += n;
         }

@@ -88,10 +88,24 @@ class Winograd final : public ConvKernel {
         });
     }
 
-    size_t scratch_bytes() const override {
-        const Blocks b = cut(1, 1);
-        return static_cast<size_t>(tiles_size(b.per_block) + products_size(b.per_block)) * sizeof(T);
+    size_t scratch_bytes() const override { return scratch_within(SIZE_MAX); }
+    size_t scratch_within(size_t budget) const override {
+        const int64_t tiles = most_tiles(budget);
+        return static_cast<size_t>(tiles_size(tiles) + products_size(tiles)) * sizeof(T) + offsets_bytes();
     }
+    // More than by blocks where the tiles of few images are shared.
+    size_t workspace_bytes() const override {
+        const ScratchShare share = scratch_share();
+        size_t most = ConvKernel::workspace_bytes();
+        for (int64_t batch = 1; batch * tiles_y_ * tiles_x_ <= 4 * share.threads * micro<T>().channel_rows;
+             batch++) {
+            const Blocks b = cut(batch, share);
+            if (b.shared) most = std::max(most, shared_bytes(b.tiles, share.threads));
+        }
+        return most;
+    }
+    bool takes_bands() const override { return true; }
+    int64_t band_step() const override { return m_; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
@@ -111,23 +125,28 @@ class Winograd final : public ConvKernel {
                                  p_.in_size[2],
                                  p_.out_size[1],
                                  p_.out_size[2],
+                                 args.x_plane_of(p_),
+                                 args.out_plane_of(p_),
                                  tiles_y_,
                                  tiles_x_,
                                  rows_.data(),
                                  cols_.data(),
                                  packed + panels_ * panel_size_,
                                  panels_ * width_};
-        const Blocks b = cut(args.batch, num_threads());
+        const ScratchShare share = scratch_share();
+        const Blocks b = cut(args.batch, share);
         if (b.shared) {
             ScratchFrame frame;
             const WinogradTiles<T> v = lay_out(frame.take<T>(tiles_size(b.tiles)), b.tiles);
-            parallel_for(blocks_, [&](int64_t c) { kernels().input(job, 0, b.tiles, c, c + 1, v); });
-            parallel_for(panels_, [&](int64_t panel) {
+            parallel_for(
+                blocks_, [&](int64_t c) { kernels().input(job, 0, b.tiles, c, c + 1, v); }, share.threads);
+            const auto run_panel = [&](int64_t panel) {
                 ScratchFrame inner;
                 multiply(job, packed, 0, b.tiles, panel, v, inner.take<T>(products_size(b.tiles)));
-            });
+            };
+            parallel_for(panels_, run_panel, share.threads);
         } else {
-            parallel_for(b.count, [&](int64_t block) {
+            const auto run_block = [&](int64_t block) {
                 const Range tiles = part_of(b.tiles, b.count, block);
                 ScratchFrame frame;
                 const WinogradTiles<T> v = lay_out(frame.take<T>(tiles_size(tiles.size())), tiles.size());
@@ -135,7 +154,8 @@ class Winograd final : public ConvKernel {
                 kernels().input(job, tiles.begin, tiles.size(), 0, blocks_, v);
                 for (int64_t panel = 0; panel < panels_; panel++)
                     multiply(job, packed, tiles.begin, tiles.size(), panel, v, products);
-            });
+            };
+            parallel_for(b.count, run_block, share.threads);
         }
         if (!clamps && args.activation != Activation::none) activate(args);
     }
@@ -150,7 +170,8 @@ class Winograd final : public ConvKernel {
         const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (0.85 * peak);
         const double transforms = tiles * lane_cycle * p * (13.0 * c + 13.0 * k);
         const double weights = static_cast<double>(panels_ * panel_size_) * sizeof(T);
-        const double passes = static_cast<double>(cut(1, 1).count + cut(16, 1).count) / 17.0;
+        const double passes =
+            static_cast<double>(cut(1, {1, SIZE_MAX}).count + cut(16, {1, SIZE_MAX}).count) / 17.0;
         const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 25e9 : 0;
         return multiply + transforms + stream;
     }
@@ -170,16 +191,34 @@ class Winograd final : public ConvKernel {
         return p_.out_channels - panel * width_ > lanes_ ? kPanelVectors : 1;
     }
 
-    Blocks cut(int64_t batch, int threads) const {
-        const int64_t tiles = batch * tiles_y_ * tiles_x_, rows = micro<T>().channel_rows;
-        // Transformed tiles, the products of one panel and two positions of its weights share L2.
+    static constexpr size_t offsets_bytes() { return static_cast<size_t>(kChain) * sizeof(int64_t); }
+    size_t shared_bytes(int64_t tiles, int threads) const {
+        const size_t each =
+            static_cast<size_t>(products_size(tiles)) * sizeof(T) + offsets_bytes() + kScratchRounding;
+        return static_cast<size_t>(tiles_size(tiles)) * sizeof(T) + static_cast<size_t>(threads) * each;
+    }
+
+    // Tiles of one block, at most. Transformed tiles, the products of one panel and two positions of its weights share
+    // L2; where scratch is bounded, fewer rows than the micro-kernel's may have to do.
+    int64_t most_tiles(size_t bound) const {
+        const int64_t rows = micro<T>().channel_rows, each = positions_ * (blocks_ * lanes_ + width_);
         const auto budget = static_cast<int64_t>(l2_bytes() * 6 / 10 / sizeof(T));
-        const int64_t fixed = 2 * blocks_ * lanes_ * width_, each = positions_ * (blocks_ * lanes_ + width_);
-        const int64_t fitting = std::max<int64_t>(0, budget - fixed) / each;
+        const int64_t fitting = std::max<int64_t>(0, budget - 2 * blocks_ * lanes_ * width_) / each;
         const int64_t most = std::clamp<int64_t>(fitting / rows * rows, rows, 8 * rows);
+        if (bound == SIZE_MAX) return most;
+        const int64_t fixed = 2 * positions_ * kLine * static_cast<int64_t>(sizeof(T)) + offsets_bytes();
+        const int64_t left = std::max<int64_t>(0, static_cast<int64_t>(bound) - fixed);
+        return std::clamp<int64_t>(left / (each * static_cast<int64_t>(sizeof(T))), 1, most);
+    }
+
+    Blocks cut(int64_t batch, const ScratchShare& share) const {
+        const int64_t tiles = batch * tiles_y_ * tiles_x_, rows = micro<T>().channel_rows;
+        const int threads = share.threads;
+        const int64_t most = most_tiles(share.budget);
         int64_t count = ceil_div(tiles, most);
         if (threads > 1 && count < 4 * threads) count = round_up(count, threads);
-        if (threads > 1 && tiles < count * rows) return {tiles, tiles, 1, true};
+        if (threads > 1 && tiles < count * rows && shared_bytes(tiles, threads) <= workspace_limit())
+            return {tiles, tiles, 1, true};
         return {tiles, ceil_div(tiles, count), count, false};
     }
 
@@ -227,6 +266,11 @@ class Winograd final : public ConvKernel {
 
     // Activations that are more than a clamp: one more pass over the output.
     void activate(const ConvArgs& args) const {
+        if (args.out_plane != 0) {
+            rows_of<T>().activate(args.activation, static_cast<T*>(args.out), p_.out_channels, args.out_plane,
+                                  p_.out_pixels());
+            return;
+        }
         const int64_t total = args.batch * p_.out_channels * p_.out_pixels(), piece = 16384;
         parallel_for(ceil_div(total, piece), [&](int64_t i) {
             const int64_t begin = i * piece;

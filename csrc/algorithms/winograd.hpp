@@ -134,7 +134,7 @@ struct Winograd {
                     store(line + c * L, cols[c] < 0 ? V{} : load<V>(source + cols[c] * job.channels, valid));
             } else {
                 gather_planes(job,
-                              job.x + ((strip.image * job.channels + channel) * job.height + y) * job.width,
+                              job.x + (strip.image * job.channels + channel) * job.x_plane + y * job.width,
                               left < L ? left : L, cols, columns, line);
             }
         }
@@ -143,7 +143,7 @@ struct Winograd {
     // One row of up to L planes, turned into pixels of L channels. Inner columns are neighbours in memory.
     static void gather_planes(const WinogradJob<T>& job, const T* source, int64_t planes, const int32_t* cols,
                               int64_t columns, T* line) {
-        const int64_t plane = job.height * job.width;
+        const int64_t plane = job.x_plane;
         int64_t first = 0, last = columns;  // the stretch where cols[c] = cols[first] + (c - first)
         while (first < columns &&
                (cols[first] < 0 || (first + 1 < columns && cols[first + 1] != cols[first] + 1)))
@@ -255,9 +255,10 @@ struct Winograd {
 
     // The tile's outputs for one vector of channels, summed as the direct algorithm does.
     static void direct_tile(const WinogradJob<T>& job, const Strip& strip, int64_t channel, V (&out)[M][M]) {
-        const int64_t plane = job.channels_last ? 1 : job.height * job.width;
+        const int64_t plane = job.channels_last ? 1 : job.x_plane;
         const int64_t pixel = job.channels_last ? job.channels : 1;
-        const T* const image = job.x + strip.image * job.height * job.width * job.channels;
+        const T* const image =
+            job.x + strip.image * job.channels * (job.channels_last ? job.height * job.width : plane);
         for (int i = 0; i < M; i++) {
             for (int j = 0; j < M; j++) {
                 V total{};
@@ -364,9 +365,8 @@ struct Winograd {
         const int64_t rows = job.out_height - y < M ? job.out_height - y : M;
         const int64_t cols = job.out_width - x < strip.count * M ? job.out_width - x : strip.count * M;
         const int64_t planes = job.out_channels - channel < L ? job.out_channels - channel : L;
-        const int64_t plane = job.out_height * job.out_width;
-        const int64_t start =
-            ((strip.image * job.out_channels + channel) * job.out_height + y) * job.out_width + x;
+        const int64_t plane = job.y_plane;
+        const int64_t start = (strip.image * job.out_channels + channel) * plane + y * job.out_width + x;
         for (int64_t i = 0; i < rows; i++) {
             const T* const source = line + i * strip.count * M * L;
             for (int64_t c = 0; c < cols; c += L) {

@@ -21,6 +21,7 @@ struct WinogradJob {
     bool channels_last;
     int64_t channels, out_channels;
     int64_t height, width, out_height, out_width;
+    int64_t x_plane, y_plane;  // channels first: elements from one channel to the next
     int64_t tiles_y, tiles_x;
     const int32_t* rows;  // source row of each padded row, -1 where it is zero; tiles_y * m + 2 of them
     const int32_t* cols;  // likewise for columns

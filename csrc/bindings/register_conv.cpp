@@ -70,7 +70,7 @@ struct Prepared {
         kernel = algorithm->make(p, dtype);
     }
 
-    size_t workspace_bytes() const { return kernel->scratch_bytes() * static_cast<size_t>(num_threads()); }
+    size_t workspace_bytes() const { return kernel->workspace_bytes(); }
 
     // Checks x, add and out, and fills in what they say.
     ConvArgs args(const py::array& x, const std::optional<py::array>& add, py::array& out,

@@ -5,12 +5,31 @@
 
 #include "plan/candidates.hpp"
 #include "runtime/check.hpp"
+#include "runtime/thread_pool.hpp"
 
 namespace fastconv {
 
 ConvKernel::ConvKernel() {
     static std::atomic<uint64_t> next{0};
     serial_ = ++next;
+}
+
+ScratchShare ConvKernel::scratch_share() const {
+    int threads = num_threads();
+    if (limit_ == SIZE_MAX) return {threads, SIZE_MAX};
+    for (; threads > 1; threads--) {
+        const size_t each = limit_ / static_cast<size_t>(threads);
+        if (each > kScratchRounding && scratch_within(each - kScratchRounding) <= each - kScratchRounding)
+            break;
+    }
+    const size_t budget = limit_ / static_cast<size_t>(threads);
+    return {threads, budget > kScratchRounding ? budget - kScratchRounding : 0};
+}
+
+size_t ConvKernel::workspace_bytes() const {
+    const ScratchShare share = scratch_share();
+    const size_t each = scratch_within(share.budget);
+    return each == 0 ? 0 : (each + kScratchRounding) * static_cast<size_t>(share.threads);
 }
 
 void ConvKernel::pack(const void*, void*) const { FASTCONV_DCHECK(packed_bytes() == 0); }
@@ -43,6 +62,23 @@ const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dty
         }
     }
     return *best;  // direct takes everything
+}
+
+LimitedChoice choose_within(const ConvProblem& problem, DType dtype, size_t limit) {
+    LimitedChoice best{nullptr, nullptr};
+    double least = 0;
+    for (const ConvAlgorithm& candidate : conv_algorithms()) {
+        if (!candidate.automatic || !candidate.why_not(problem, dtype).empty()) continue;
+        std::unique_ptr<ConvKernel> kernel = candidate.make(problem, dtype);
+        kernel->limit_workspace(limit);
+        if (kernel->workspace_bytes() > limit) continue;
+        const double time = candidate.predict(problem, dtype) * num_threads() / kernel->threads();
+        if (best.algorithm == nullptr || time < least) {
+            best = {&candidate, std::move(kernel)};
+            least = time;
+        }
+    }
+    return best;
 }
 
 std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,18 @@ struct ConvArgs {
     const void* add = nullptr;  // of out's shape, added before the activation
     Activation activation = Activation::none;
     void* out = nullptr;
+    // Channels first, where x and out (with add) are rows cut out of larger planes: elements from one channel to the next.
+    // Zero stands for the problem's own size. Only for a batch of one and kernels that take bands.
+    int64_t x_plane = 0, out_plane = 0;
+
+    int64_t x_plane_of(const ConvProblem& p) const { return x_plane != 0 ? x_plane : p.in_pixels(); }
+    int64_t out_plane_of(const ConvProblem& p) const { return out_plane != 0 ? out_plane : p.out_pixels(); }
+};
+
+// How many threads a run may use, and the scratch that each of them should keep to.
+struct ScratchShare {
+    int threads;
+    size_t budget;
 };
 
 // An algorithm made ready for one problem and dtype. Immutable, so that any number of threads may run it at
@@ -38,12 +51,37 @@ class ConvKernel {
     virtual bool keeps_packed() const { return false; }
     // A number of its own, never used again.
     uint64_t serial() const { return serial_; }
+    // Channels first: whether a run heeds x_plane and out_plane. Channels last has nothing to heed.
+    virtual bool takes_bands() const { return false; }
+    // Output rows that begin at a multiple of this have the same bits when they are computed by themselves.
+    virtual int64_t band_step() const { return 1; }
+
     // Scratch of one thread, at most.
     virtual size_t scratch_bytes() const = 0;
+    // The same with packed weights and with blocks cut to keep within `budget`, where they can be cut.
+    virtual size_t scratch_within(size_t budget) const {
+        (void)budget;
+        return scratch_bytes();
+    }
+    // Scratch of a run with packed weights on as many threads as there are now, at most, for any batch.
+    virtual size_t workspace_bytes() const;
+    // A bound for workspace_bytes, kept by smaller blocks and then by fewer threads, where it can be kept. Set before
+    // the first run.
+    void limit_workspace(size_t bytes) { limit_ = bytes; }
+    // Threads that a run uses now.
+    int threads() const { return scratch_share().threads; }
+
+  protected:
+    ScratchShare scratch_share() const;
+    size_t workspace_limit() const { return limit_; }
 
   private:
     uint64_t serial_;
+    size_t limit_ = SIZE_MAX;
 };
+
+// What rounding up each piece of scratch may add for one thread.
+constexpr size_t kScratchRounding = 512;
 
 struct ConvAlgorithm {
     const char* name;
@@ -64,6 +102,14 @@ const ConvAlgorithm* find_conv_algorithm(const std::string& name);
 
 // The automatic candidate with the least predicted time among those that accept; one choice per problem and machine.
 const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dtype);
+
+// The same for a run within `limit` bytes of scratch, made ready; threads that the limit forbids count. Null if no
+// candidate keeps it.
+struct LimitedChoice {
+    const ConvAlgorithm* algorithm;
+    std::unique_ptr<ConvKernel> kernel;
+};
+LimitedChoice choose_within(const ConvProblem& problem, DType dtype, size_t limit);
 
 // Every candidate with its predicted time or its reason, one per line, the chosen one marked.
 std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen);

@@ -164,7 +164,7 @@ std::atomic<int>& thread_setting() {
 
 }  // namespace
 
-int num_threads() { return thread_setting().load(std::memory_order_relaxed); }
+int num_threads() { return inside_task ? 1 : thread_setting().load(std::memory_order_relaxed); }
 
 void set_num_threads(int threads) { thread_setting().store(std::clamp(threads, 1, kMaxThreads)); }
 

@@ -13,7 +13,7 @@
 namespace fastconv {
 
 // Threads of a job, the caller among them. The default is FASTCONV_NUM_THREADS, else the first entry of
-// OMP_NUM_THREADS, else the CPUs this process may use.
+// OMP_NUM_THREADS, else the CPUs this process may use. Inside a task it is one.
 int num_threads();
 void set_num_threads(int threads);
 
