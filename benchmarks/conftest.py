@@ -104,8 +104,11 @@ def run_layer(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Layer
         benchmark(call)
         median, spread = benchmark.stats.stats.median, benchmark.stats.stats.iqr
         gflops, gbs = rate(problem, median)
-        row = Row(layer.name, layer.op, backend, algorithm, median, spread / median, gflops, gbs, difference.largest,
-                  difference.share, True)  # fmt: skip
+        row = Row(
+            layer.name, layer.op, backend, algorithm, median, spread / median, gflops, gbs, difference.largest,
+            difference.share, True, kind=layer.kind, threads=fastconv.get_num_threads(), batch=batch,
+            flops=problem.flops, bytes=problem.bytes, best=benchmark.stats.stats.min,
+        )  # fmt: skip
         _ROWS.append(row)
         benchmark.extra_info.update(
             layer=layer.name, backend=backend, algorithm=algorithm, batch=batch, threads=fastconv.get_num_threads(),

@@ -17,7 +17,7 @@ from fastconv.bench import QUICK, SUITES, Layer, Problem, find_layers, parse_sha
 from fastconv.bench.machine import describe, limits, summary
 from fastconv.bench.peers import find_peers
 from fastconv.bench.problem import compare
-from fastconv.bench.runner import SCHEMA, Row, Settings, as_json, run
+from fastconv.bench.runner import SCHEMA, Case, Row, Settings, as_json, cases_of, run
 from fastconv.bench.table import duration, markdown, plain_lines, write_readme
 from fastconv.bench.timing import Probe, interleave, settle
 
@@ -29,6 +29,11 @@ def fast(**given: object) -> Settings:
     """Settings of a run that takes no time."""
     values = {"backends": ("numpy", "reference"), "seconds": 0.004, "rounds": 2, "patience": 0.0} | given
     return Settings(**values)  # type: ignore[arg-type]
+
+
+def once(*layers: Layer, threads: int = 1, batch: int = 1) -> list[Case]:
+    """Every layer with one number of threads and images."""
+    return cases_of(layers, [threads], [batch])
 
 
 # ------------------------------------------------------------------------------------------------------ layers
@@ -55,7 +60,7 @@ def test_work_of_known_layers(name: str, gflop: float) -> None:
 
 
 def test_names_are_unique_and_layers_are_distinct() -> None:
-    forward = [layer for layer in EVERY.values() if not layer.backward]
+    forward = [layer for layer in EVERY.values() if not layer.backward and layer.op != "train"]
     assert len(forward) == len({dataclasses.replace(layer, name="") for layer in forward})
 
 
@@ -154,18 +159,19 @@ def test_the_probe_waits_no_longer_than_its_patience() -> None:
 
 
 def test_a_run_checks_times_and_reports() -> None:
-    layers = [EVERY[name] for name in SMALL]
     seen: list[str] = []
-    rows = [row for rows in run(layers, fast(), progress=lambda layer: seen.append(layer.name)) for row in rows]
+    cases = once(*(EVERY[name] for name in SMALL))
+    measured = list(run(cases, fast(), progress=lambda case: seen.append(case.layer.name)))
+    rows = [row for one in measured for row in one.rows]
     assert seen == SMALL
-    assert {(row.layer, row.backend) for row in rows} == {(n, b) for n in SMALL for b in ("numpy", "reference")}
+    assert {(row.layer, row.contender) for row in rows} == {(n, b) for n in SMALL for b in ("numpy", "reference")}
     for row in rows:
         assert row.correct
         assert row.seconds is not None
         assert row.seconds > 0
         assert row.gflops is not None
         assert row.algorithm in ("im2col", "direct")
-    report = as_json(rows, fast(), measure=False)
+    report = as_json(measured, fast(), machine=describe())
     again = json.loads(json.dumps(report))
     assert again["schema"] == SCHEMA
     assert again["machine"]["cpu"]
@@ -181,27 +187,18 @@ def test_a_wrong_backend_is_reported_and_not_timed(monkeypatch: pytest.MonkeyPat
             out += 1e-2
 
     monkeypatch.setattr(fastconv.get_backend("numpy"), "conv", wrong)
-    (rows,) = run([EVERY[SMALL[0]]], fast(backends=("numpy",)))
-    assert rows[0].correct is False
-    assert rows[0].seconds is None
-    assert "wrong result" in rows[0].note
+    ((row,),) = (one.rows for one in run(once(EVERY[SMALL[0]]), fast(backends=("numpy",))))
+    assert row.correct is False
+    assert row.seconds is None
+    assert row.status == "wrong"
+    assert "wrong result" in row.note
 
 
 def test_an_algorithm_that_is_not_there_is_said() -> None:
-    (rows,) = run([EVERY[SMALL[0]]], fast(backends=("numpy",), algorithm="winograd_9x9"))
-    assert rows[0].seconds is None
-    assert "algorithm must be" in rows[0].note
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_torch_as_a_peer() -> None:
-    pytest.importorskip("torch")
-    layers = [EVERY[SMALL[0]], parse_shape("4x9x8>6k3").gradient(), EVERY["odd/reflect 3x3 64 @56"],
-              SUITES["pooling"][4], SUITES["padding"][0]]  # fmt: skip
-    rows = [row for rows in run(layers, fast(backends=("numpy",)), find_peers(["torch"])) for row in rows]
-    torch = [row for row in rows if row.backend == "torch"]
-    assert [row.correct for row in torch] == [True, True, None, True, None]
-    assert "padding mode" in torch[2].note
+    ((row,),) = (one.rows for one in run(once(EVERY[SMALL[0]]), fast(backends=("numpy",), algorithm="winograd_9x9")))
+    assert row.seconds is None
+    assert row.status == "failed"
+    assert "algorithm must be" in row.note
 
 
 def test_unknown_peers_are_refused() -> None:
@@ -213,8 +210,9 @@ def test_the_machine_is_described() -> None:
     machine = describe()
     assert machine["processors"] >= 1
     assert machine["versions"]["numpy"] == np.__version__
-    machine["limits"] = limits(0.02)
-    assert machine["limits"]["matmul_gflops"] > 0
+    machine["limits"] = limits(0.02, [1])
+    assert machine["limits"]["1"]["fma_gflops"] > 0
+    assert machine["limits"]["1"]["copy_gbs"] > 0
     assert "GFLOP/s" in summary(machine)[-1]
     json.dumps(machine)
 
@@ -245,7 +243,7 @@ def test_plain_table_holds_time_rate_and_ratio() -> None:
 
 
 def test_readme_table_goes_between_its_markers(tmp_path: pathlib.Path) -> None:
-    report = as_json(rows_of_two(), fast(), measure=False)
+    report = as_json([], fast(), machine=describe())
     text = markdown(rows_of_two(), [EVERY[SMALL[0]]], report, "fastconv bench --readme")
     assert "**1.00 ms**" in text
     path = tmp_path / "README.md"

@@ -1,6 +1,8 @@
 // Version, instruction set, threads and memory.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,6 +41,42 @@ py::array empty_array(const py::dtype& dtype, const std::vector<py::ssize_t>& sh
     return py::array(dtype, shape, memory, base);
 }
 
+namespace {
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The best rate seen within so many seconds, in slices of some milliseconds.
+double multiply_add_gflops(double seconds) {
+    float sink[kProbeSink];
+    double best = 0;
+    const double end = seconds_now() + seconds;
+    do {
+        const double start = seconds_now();
+        const int64_t done = probe_kernels().multiply_adds(200000, sink);
+        best = std::max(best, static_cast<double>(done) / (seconds_now() - start) / 1e9);
+    } while (seconds_now() < end);
+    return best;
+}
+
+// The rate right now, over about a millisecond.
+double cached_product_gflops() {
+    static const std::vector<float> left(kProbeLeft, 1e-3f), right(kProbeRight, 1e-3f);
+    float sink[kProbeSink];
+    probe_kernels().cached_product(40, left.data(), right.data(), sink);  // into the caches
+    int64_t done = 0;
+    const double start = seconds_now();
+    double now = start;
+    while (now - start < 1e-3) {
+        done += probe_kernels().cached_product(100, left.data(), right.data(), sink);
+        now = seconds_now();
+    }
+    return static_cast<double>(done) / (now - start) / 1e9;
+}
+
+}  // namespace
+
 void register_runtime(py::module_& m) {
     active_isa();  // a wrong FASTCONV_ISA is an error of the import
     m.attr("__version__") = FASTCONV_VERSION;
@@ -56,6 +94,10 @@ void register_runtime(py::module_& m) {
     m.def(
         "cache_bytes", [] { return py::make_tuple(l1_bytes(), l2_bytes()); },
         "L1 and L2 data cache of one core.");
+    m.def("multiply_add_gflops", &multiply_add_gflops, py::arg("seconds"),
+          py::call_guard<py::gil_scoped_release>(), "Rate of multiply-adds on registers, one thread.");
+    m.def("cached_product_gflops", &cached_product_gflops, py::call_guard<py::gil_scoped_release>(),
+          "Rate of a cached matrix product right now, one thread: falls when the machine is disturbed.");
     m.def("get_num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("threads"));
     m.def(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["QUICK", "README", "SUITES", "Layer", "find_layers", "parse_shape"]
+__all__ = ["QUICK", "README", "SUITES", "TOUR", "Layer", "find_layers", "parse_shape"]
 
 Size = tuple[int, ...]
 
@@ -20,7 +20,8 @@ Size = tuple[int, ...]
 class Layer:
     """One operation on one shape; ``op`` names the function: ``conv``, ``max_pool``, ``avg_pool`` or ``pad``.
 
-    ``padding`` is whatever the function takes; for ``pad`` the widths of the spatial axes.
+    ``padding`` is whatever the function takes; for ``pad`` the widths of the spatial axes. The operation ``train`` is a
+    whole training step of the small network that the name ends with.
     """
 
     name: str
@@ -54,6 +55,58 @@ class Layer:
     def weight_shape(self) -> Size:
         """Shape of the weight, channels first."""
         return (self.out_channels, self.channels // self.groups, *self.kernel)
+
+    @property
+    def strides(self) -> Size:
+        """Stride of every axis."""
+        return self._each(self.stride)
+
+    @property
+    def dilations(self) -> Size:
+        """Dilation of every axis."""
+        return self._each(self.dilation)
+
+    def _each(self, value: int | Size) -> Size:
+        return (value,) * self.rank if isinstance(value, int) else tuple(value)
+
+    @property
+    def pads(self) -> tuple[tuple[int, int], ...]:
+        """Padding as a pair for every axis, which is what all libraries understand."""
+        if not isinstance(self.padding, str):
+            given = (self.padding,) * self.rank if isinstance(self.padding, int) else self.padding
+            return tuple((p, p) if isinstance(p, int) else tuple(p) for p in given)
+        reach = [d * (k - 1) for k, d in zip(self.kernel, self.dilations, strict=True)]
+        if self.padding != "same":
+            return tuple((r, r) if self.padding == "full" else (0, 0) for r in reach)
+        axes = zip(self.size, self.strides, reach, strict=True)
+        ends = [max((-(-n // s) - 1) * s + r + 1 - n, 0) for n, s, r in axes]
+        return tuple((end // 2, end - end // 2) for end in ends)
+
+    @property
+    def kind(self) -> str:
+        """The class that a report counts it in."""
+        if self.op == "train":
+            return "training step"
+        if self.backward:
+            return "gradients"
+        if self.op != "conv":
+            return "padding" if self.op == "pad" else "pooling"
+        return "1-D" if self.rank == 1 else "3-D" if self.rank == 3 else self._kind_of_image()
+
+    def _kind_of_image(self) -> str:
+        if self.channels == self.out_channels == 1:
+            return "image filter"
+        if self.groups > 1:
+            return "depthwise" if self.groups == self.channels else "grouped, dilated"
+        if set(self.dilations) != {1}:
+            return "grouped, dilated"
+        if self.channels <= 4:
+            return "first layer"
+        if set(self.kernel) == {1}:
+            return "1x1"
+        if set(self.kernel) == {3}:
+            return "3x3" if set(self.strides) == {1} else "3x3 stride 2"
+        return "other kernels"
 
     def arguments(self) -> dict[str, Any]:
         """What the public function takes beside its arrays."""
@@ -156,11 +209,9 @@ _TEACHING = (
     _conv("teaching", 8, 8, 16, 2, padding="same", what="same"),
 )
 
-# small calls, primes, wide and narrow images, one-dimensional and three-dimensional data, rarer arguments
+# small calls, primes, wide images, rarer arguments
 _ODD = (
     _conv("odd", 1, 8, 1, 3, padding=0, what="tiny"),
-    _conv("odd", 1, 512, 1, 3, what="image filter"),
-    _conv("odd", 1, 512, 1, 15, what="image filter"),
     _conv("odd", 17, (31, 37), 13, (3, 5), what="primes"),
     _conv("odd", 64, (1, 3000), 64, (1, 9), what="wide"),
     _conv("odd", 64, 28, 64, 3, dilation=2),
@@ -168,10 +219,29 @@ _ODD = (
     _conv("odd", 64, 28, 64, 5),
     _conv("odd", 512, 1, 512, 3, what="one pixel"),
     _conv("odd", 64, 56, 64, 3, mode="reflect", what="reflect"),
-    _conv("odd", 2, 16000, 32, 25, rank=1, stride=4, what="audio"),
-    _conv("odd", 64, 1000, 64, 3, rank=1),
-    _conv("odd", 16, 24, 32, 3, rank=3),
-    _conv("odd", 1, 48, 16, 5, rank=3, stride=2, what="volume"),
+)
+
+# one image, one filter: what image libraries are made for
+_FILTERS = tuple(_conv("filters", 1, size, 1, kernel) for size, kernel in ((512, 3), (512, 7), (512, 15), (1024, 31)))
+
+_ONE = (
+    _conv("1d", 64, 1000, 64, 3, rank=1),
+    _conv("1d", 64, 4000, 64, 9, rank=1, dilation=4),
+    _conv("1d", 2, 16000, 32, 25, rank=1, stride=4, what="audio"),
+    _conv("1d", 1, 44100, 32, 251, rank=1, stride=4, padding=0, what="audio"),
+)
+
+_THREE = (
+    _conv("3d", 16, 24, 32, 3, rank=3),
+    _conv("3d", 64, (8, 28, 28), 64, 3),
+    _conv("3d", 32, (16, 28, 28), 32, 3, groups=32),
+    _conv("3d", 1, 48, 16, 5, rank=3, stride=2, what="volume"),
+)
+
+# a whole step (forward, loss, backward, Adam) of small networks; batches of 16 images at least (training.py)
+_TRAINING = tuple(
+    Layer(f"training/{name}", "train", 3, (size, size))
+    for name, size in (("happy", 64), ("signs", 64), ("cifar20", 32))
 )
 
 _POOLING = (
@@ -197,6 +267,9 @@ _FORWARD: dict[str, tuple[Layer, ...]] = {
     "mobilenetv2": _distinct(_mobilenetv2()),
     "teaching": _TEACHING,
     "odd": _ODD,
+    "filters": _FILTERS,
+    "1d": _ONE,
+    "3d": _THREE,
     "pooling": _POOLING,
     "padding": _PADDING,
 }
@@ -234,7 +307,34 @@ _BACKWARD = tuple(
     )
 )
 
-SUITES: dict[str, tuple[Layer, ...]] = {**_FORWARD, "backward": _distinct(_BACKWARD), "quick": QUICK}
+# what `fastconv bench --peers` looks at unless told otherwise: every kind of layer
+TOUR = (
+    *README,
+    *(
+        _ALL[name]
+        for name in (
+            "resnet50/3x3 256 @14",
+            "resnet50/1x1 256>1024 @14",
+            "mobilenetv2/depthwise 3x3 s2 144 @56",
+            "vgg16/3x3 128 @112",
+            "teaching/same 4x4 3>8 @64",
+            "odd/3x3 d2 64 @28",
+            "odd/groups4 3x3 64 @28",
+            "odd/5x5 64 @28",
+            "filters/3x3 1 @512",
+            "filters/15x15 1 @512",
+            "1d/3 64 @1000",
+            "3d/3x3x3 16>32 @24",
+        )
+    ),
+    _ALL["resnet50/3x3 64 @56"].gradient(),
+    _ALL["pooling/max 2x2 s2 256 @56"].gradient(),
+    _TRAINING[1],
+)
+
+SUITES: dict[str, tuple[Layer, ...]] = {
+    **_FORWARD, "backward": _distinct(_BACKWARD), "training": _TRAINING, "quick": QUICK, "tour": TOUR,
+}  # fmt: skip
 
 _SHAPE = re.compile(
     r"(?P<c>\d+)x(?P<size>\d+(?:x\d+){0,2})>(?P<out>\d+)(?P<rest>(?:[kspdg](?:\d+(?:x\d+)*|same|full|valid))*)$"

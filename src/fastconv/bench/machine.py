@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import platform
+import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
@@ -70,19 +74,49 @@ def describe() -> dict[str, Any]:
     }
 
 
-def limits(seconds: float = 0.5) -> dict[str, float]:
-    """What this machine can do at best right now: a large matrix product and a large copy, both through NumPy.
+def limits(seconds: float = 0.5, threads: Sequence[int] = (1,)) -> dict[str, Any]:
+    """What this machine can do at best right now, for each number of threads: the roof of everything measured.
 
-    The product runs on as many threads as NumPy's BLAS uses, the copy on one; both are floors of the true limits.
+    Multiply-adds on registers and a large copy (bytes read and written), each on as many threads as told. Without the
+    compiled backend NumPy's matrix product on one thread stands for the first; then it is a floor of the true limit.
     """
-    random = np.random.default_rng(0)
-    a = random.standard_normal((1024, 1024)).astype(np.float32)
-    product, source = np.empty_like(a), np.zeros(8 << 20, np.float32)
-    target = np.ones_like(source)
-    return {
-        "matmul_gflops": 2 * 1024**3 / 1e9 / _best(lambda: np.matmul(a, a, out=product), seconds),
-        "copy_gbs": 2 * source.nbytes / 1e9 / _best(lambda: np.copyto(target, source), seconds),
-    }
+    return {str(count): {"fma_gflops": _multiply_adds(count, seconds), "copy_gbs": _copy(count, seconds)}
+            for count in threads}  # fmt: skip
+
+
+def _together(count: int, job: Callable[[int], float]) -> list[float]:
+    """What the job gives on so many threads at once, each on a processor of its own where the system can hold it."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    start = threading.Barrier(count)
+
+    def one(i: int) -> float:
+        if len(usable) >= count:
+            os.sched_setaffinity(0, {usable[-1 - i]})
+        start.wait()
+        return job(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def _multiply_adds(count: int, seconds: float) -> float:
+    with contextlib.suppress(Exception):  # not built, or not to be had
+        measure = getattr(fastconv.get_backend("cpp"), "multiply_add_gflops", None)
+        if measure is not None:
+            return sum(_together(count, lambda _: float(measure(seconds))))
+    a = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+    product = np.empty_like(a)
+    return 2 * 1024**3 / 1e9 / _best(lambda: np.matmul(a, a, out=product), seconds)
+
+
+def _copy(count: int, seconds: float) -> float:
+    sources = [np.zeros((32 << 20) // count, np.float32) for _ in range(count)]
+    targets = [np.ones_like(source) for source in sources]
+
+    def job(i: int) -> float:
+        return 2 * sources[i].nbytes / 1e9 / _best(lambda: np.copyto(targets[i], sources[i]), seconds)
+
+    return sum(_together(count, job))
 
 
 def _best(call: Any, seconds: float) -> float:
@@ -105,8 +139,9 @@ def summary(machine: dict[str, Any]) -> list[str]:
         f"threads: {machine['threads']}; {versions}; BLAS {machine['blas']}; {machine['system']}",
     ]
     if "limits" in machine:
-        best = machine["limits"]
-        lines.append(
-            f"measured now: matrix product {best['matmul_gflops']:.0f} GFLOP/s, copy {best['copy_gbs']:.1f} GB/s"
-        )
+        lines.append("measured now: " + "; ".join(
+            f"on {count} thread{'s' if count != '1' else ''} {best['fma_gflops']:.0f} GFLOP/s of multiply-adds, "
+            f"copy {best['copy_gbs']:.1f} GB/s"
+            for count, best in machine["limits"].items()
+        ))  # fmt: skip
     return lines

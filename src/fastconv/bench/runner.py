@@ -1,45 +1,72 @@
-"""A run: every layer on every backend and peer, checked and then timed in turns, as rows ready for JSON."""
+"""A run: every layer on every contender, checked and then timed in turns, as rows ready for JSON."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 import fastconv
 
 from .layers import Layer
 from .machine import describe, limits
-from .peers import Peer
-from .problem import Call, Difference, Problem, promised
-from .timing import Probe, Timing, interleave
+from .peers import Contender, Peer, ours, version
+from .peers.case import Unsupported
+from .problem import Problem, promised
+from .seats import Failed, InProcess, Own, Prepared, Seat
+from .timing import Probe, Timing, take_turns
+from .training import TrainingProblem
 
-__all__ = ["SCHEMA", "Contender", "Row", "Settings", "as_json", "default_backends", "rate", "run"]
+__all__ = ["SCHEMA", "Case", "Measured", "Row", "Settings", "as_json", "cases_of", "default_backends", "make_problem",
+           "rate", "run", "seats_for"]  # fmt: skip
 
-SCHEMA = 1
+SCHEMA = 2
+PEER_ERROR = 1e-3  # relative to the norm of what is exact: a library that is further away computes something else
+TRAINING_BATCH = 16  # a training step has at least so many images
+_REGRET_SECONDS, _REGRET_ROUNDS = 0.04, 3
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a run is made: ``seconds`` for each call over all rounds, ``patience`` for good moments in each layer."""
 
-    backends: tuple[str, ...]
-    batch: int = 1
-    threads: int | None = None
+    backends: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ("eager", "plan")
     algorithm: str = "auto"
     seconds: float = 0.5
     rounds: int = 5
     patience: float = 1.0
+    regret: bool = False
+    default_allocator: bool = False
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer with the number of images and of threads: what one group of rows is about."""
+
+    layer: Layer
+    threads: int
+    batch: int
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer on one backend or peer; ``note`` says why there is no time, where there is none."""
+    """One case on one contender; ``note`` says why there is no time, where there is none.
+
+    ``error`` is the norm of the difference from float64 over the norm of what is exact; ``share_of_allowed`` compares
+    every element with what fastconv promises, and is told of fastconv alone.
+    """
 
     layer: str
     op: str
-    backend: str
+    contender: str
     algorithm: str = ""
     seconds: float | None = None
     spread: float | None = None
@@ -49,16 +76,27 @@ class Row:
     share_of_allowed: float | None = None
     correct: bool | None = None
     note: str = ""
+    kind: str = ""
+    threads: int = 1
+    batch: int = 1
+    mode: str = "eager"
+    layout: str = "first"
+    error: float | None = None
+    best: float | None = None
+    flops: int = 0
+    bytes: int = 0
+    disturbed: int = 0
+    turns: int = 0
+    status: str = "measured"  # or unsupported, failed, wrong
 
 
 @dataclass
-class Contender:
-    """Something that is timed: its call has run once and its result been checked."""
+class Measured:
+    """What one case gave: a row for each contender, and what each algorithm of fastconv would have taken."""
 
-    name: str
-    call: Callable[[], Any]
-    algorithm: str
-    difference: Difference
+    case: Case
+    rows: list[Row]
+    regrets: list[dict[str, Any]] = field(default_factory=list)
 
 
 def default_backends() -> tuple[str, ...]:
@@ -66,53 +104,161 @@ def default_backends() -> tuple[str, ...]:
     return tuple(b.name for b in fastconv.list_backends() if b.available and b.name != "reference")
 
 
-def rate(problem: Problem, seconds: float) -> tuple[float | None, float | None]:
+def make_problem(layer: Layer, batch: int) -> Problem | TrainingProblem:
+    """The layer with its arrays and what is right."""
+    return TrainingProblem(layer, batch) if layer.op == "train" else Problem(layer, batch)
+
+
+def rate(problem: Problem | TrainingProblem, seconds: float) -> tuple[float | None, float | None]:
     """(GFLOP/s, GB/s) of a call that took so long: the one that means something for its operation."""
     if problem.flops:
         return problem.flops / seconds / 1e9, None
-    return None, problem.bytes / seconds / 1e9
+    return None, problem.bytes / seconds / 1e9 if problem.bytes else None
 
 
-def _row(problem: Problem, contender: Contender, timing: Timing | None) -> Row:
-    difference = contender.difference
-    note = "" if difference.ok else "wrong result: not timed"
-    gflops = gbs = seconds = spread = None
-    if timing is not None:
-        seconds, spread = timing.median, timing.spread
-        gflops, gbs = rate(problem, timing.median)
-        if timing.disturbed:
-            note = f"{timing.disturbed} of {timing.turns} turns disturbed"
-    return Row(problem.layer.name, problem.layer.op, contender.name, contender.algorithm, seconds, spread, gflops, gbs,
-               difference.largest, difference.share, difference.ok, note)  # fmt: skip
+def cases_of(
+    layers: Sequence[Layer], threads: Sequence[int], batches: Sequence[int], scaling: Sequence[Layer] | None = None
+) -> list[Case]:
+    """Every layer at the first number of threads and images; at the others those of ``scaling`` (all, if None).
+
+    Examples
+    --------
+    >>> from fastconv.bench import SUITES
+    >>> [(c.threads, c.batch) for c in cases_of(SUITES["teaching"][:1], [1, 2], [1, 8])]
+    [(1, 1), (1, 8), (2, 1), (2, 8)]
+    """
+    few = set(layers if scaling is None else scaling)
+    cases = (
+        Case(layer, t, max(b, TRAINING_BATCH) if layer.op == "train" else b)
+        for t in threads
+        for b in batches
+        for layer in layers
+        if (t, b) == (threads[0], batches[0]) or layer in few
+    )
+    return list(dict.fromkeys(cases))
 
 
-def _prepare(name: str, call: Call, problem: Problem, algorithm: str, peer: Peer | None) -> Contender:
-    """Run once and check the result: nothing is timed that has not been seen to be right."""
-    result = call()  # compiles what is compiled at the first call
-    if peer:  # it does not say how it computes: it is allowed what the least exact of our own algorithms may show
-        difference = problem.check(peer.arrays(result), "winograd_6x3")
-    else:
-        difference = problem.check(result, promised(name, algorithm))
-    return Contender(name, call, algorithm, difference)
+def seats_for(settings: Settings, peers: Sequence[Peer], threads: int, processors: Sequence[int] = ()) -> list[Seat]:
+    """Backends in this process; with peers everybody in a process of their own."""
+    seats: list[Seat] = [
+        InProcess([Contender(name, "fastconv", f"eager first {name} {settings.algorithm}", allocates=True)], threads)
+        for name in settings.backends
+    ]
+    if not peers:
+        return seats
+    own = ours(modes=settings.modes, algorithm=settings.algorithm)
+    groups = [own, *([c for c in peer.contenders if c.mode in settings.modes] for peer in peers)]
+    if settings.default_allocator:
+        groups += [[_with_default_allocator(c) for c in group if c.allocates] for group in list(groups)]
+    return seats + [Own(group, threads, processors) for group in groups if group]
 
 
-def _contenders(problem: Problem, settings: Settings, peers: Sequence[Peer]) -> Iterator[Contender | Row]:
-    layer = problem.layer
-    for name in settings.backends:
-        try:
-            algorithm = problem.algorithm(name, settings.algorithm)
-            call = problem.call(name, settings.algorithm)
-            yield _prepare(name, call, problem, algorithm, None)
-        except fastconv.FastconvError as error:
-            yield Row(layer.name, layer.op, name, settings.algorithm, note=str(error))
-    for peer in peers:
-        if reason := peer.why_not(problem):
-            yield Row(layer.name, layer.op, peer.name, note=reason)
-            continue
-        try:
-            yield _prepare(peer.name, peer.call(problem), problem, "", peer)
-        except Exception as error:  # a foreign library may raise anything: it is reported, and the run goes on
-            yield Row(layer.name, layer.op, peer.name, note=f"{type(error).__name__}: {error}")
+def _with_default_allocator(contender: Contender) -> Contender:
+    return replace(contender, name=f"{contender.name} (default allocator)", default_allocator=True)
+
+
+def _row(problem: Problem | TrainingProblem, case: Case, contender: Contender, **given: Any) -> Row:
+    return Row(
+        case.layer.name, case.layer.op, contender.name, kind=case.layer.kind, threads=case.threads, batch=case.batch,
+        mode=contender.mode, layout=contender.layout, flops=problem.flops, bytes=problem.bytes, **given,
+    )  # fmt: skip
+
+
+def _checked(problem: Problem | TrainingProblem, contender: Contender, prepared: Prepared) -> dict[str, Any]:
+    """What the row tells of the result; nothing is timed that has not been seen to be right."""
+    largest, error = problem.distance(prepared.arrays)
+    found = {"largest_difference": largest, "error": error, "algorithm": prepared.algorithm}
+    right = error <= PEER_ERROR
+    if contender.ours and isinstance(problem, Problem):
+        backend = contender.variant.split()[2]
+        algorithm = prepared.algorithm or problem.algorithm(backend, contender.variant.split()[3])
+        difference = problem.check(prepared.arrays, promised(backend, algorithm))
+        found |= {"share_of_allowed": difference.share, "algorithm": algorithm}
+        right = difference.ok
+    found["correct"] = right
+    if not right:
+        found |= {"status": "wrong", "note": f"wrong result, relative error {error:.1e}: not timed"}
+    return found
+
+
+def _timed(row: Row, problem: Problem | TrainingProblem, timing: Timing) -> Row:
+    gflops, gbs = rate(problem, timing.median)
+    note = f"{timing.disturbed} of {timing.turns} turns disturbed" if timing.disturbed else ""
+    return replace(row, seconds=timing.median, best=timing.best, spread=timing.spread, gflops=gflops, gbs=gbs,
+                   note=note, disturbed=timing.disturbed, turns=timing.turns)  # fmt: skip
+
+
+def _measure(case: Case, seats: Sequence[Seat], settings: Settings, probe: Probe, folder: pathlib.Path) -> Measured:
+    problem = make_problem(case.layer, case.batch)
+    given = problem.case()
+    for name in ("x", "weight", "bias", "grad_output"):
+        if (array := getattr(given, name)) is not None and any(isinstance(seat, Own) for seat in seats):
+            np.save(folder / f"{name}.npy", array)
+    rows: dict[str, Row] = {}
+    turns: dict[str, Callable[[float], Any]] = {}
+    for seat in seats:
+        for contender in seat.contenders:
+            try:
+                found = _checked(problem, contender, seat.prepare(contender, given, folder))
+                rows[contender.name] = _row(problem, case, contender, **found)
+                if found["correct"]:
+                    turns[contender.name] = _turn_of(seat, contender.name)
+            except Unsupported as reason:
+                rows[contender.name] = _row(problem, case, contender, note=str(reason), status="unsupported")
+            except Failed as error:
+                rows[contender.name] = _row(problem, case, contender, note=str(error), status="failed")
+
+    def failed(name: str, error: Exception) -> None:
+        rows[name] = replace(rows[name], note=str(error), status="failed", correct=None)
+
+    probe.patience = settings.patience
+    timings = take_turns(turns, seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds,
+                         probe=probe, failed=failed)  # fmt: skip
+    for name, timing in timings.items():
+        rows[name] = _timed(rows[name], problem, timing)
+    measured = Measured(case, list(rows.values()))
+    if settings.regret and isinstance(problem, Problem):
+        measured.regrets = list(_regrets(problem, case, seats, rows, probe, folder))
+    for seat in seats:
+        seat.forget()
+    return measured
+
+
+def _turn_of(seat: Seat, name: str) -> Callable[[float], Any]:
+    return lambda seconds: seat.turn(name, seconds)
+
+
+def _regrets(
+    problem: Problem, case: Case, seats: Sequence[Seat], rows: dict[str, Row], probe: Probe, folder: pathlib.Path
+) -> Iterator[dict[str, Any]]:
+    """Time every algorithm that accepts the case, in both layouts: what was the choice of ``auto`` worth?"""
+    if case.layer.op != "conv" or case.layer.backward:
+        return
+    names = [algorithm.name for algorithm in fastconv.get_backend("cpp").algorithms()]
+    for seat in seats:
+        for contender in seat.contenders:
+            row = rows[contender.name]
+            if not contender.ours or contender.mode != "plan" or contender.default_allocator or row.seconds is None:
+                continue
+            turns, errors = {}, {}
+            for name in names:
+                words = [*contender.variant.split()[:3], name]
+                candidate = replace(contender, name=f"{contender.name}: {name}", variant=" ".join(words))
+                with contextlib.suppress(Unsupported, Failed):  # it does not accept the problem
+                    prepared = seat.prepare(candidate, problem.case(), folder)
+                    errors[name] = problem.distance(prepared.arrays)[1]
+                    turns[name] = _turn_of(seat, candidate.name)
+            probe.patience = 0.2
+            timings = take_turns(turns, seconds=_REGRET_SECONDS, rounds=_REGRET_ROUNDS, limit=0.3, probe=probe)
+            if row.algorithm in timings:
+                best = min(timings, key=lambda name: timings[name].median)
+                yield {
+                    "layer": case.layer.name, "kind": case.layer.kind, "threads": case.threads, "batch": case.batch,
+                    "layout": contender.layout, "chosen": row.algorithm, "best": best,
+                    "regret": timings[row.algorithm].median / timings[best].median,
+                    "candidates": {name: {"seconds": t.median, "spread": t.spread, "error": errors[name]}
+                                   for name, t in timings.items()},
+                }  # fmt: skip
 
 
 def _blas_limited_to(count: int) -> contextlib.AbstractContextManager[Any]:
@@ -124,48 +270,69 @@ def _blas_limited_to(count: int) -> contextlib.AbstractContextManager[Any]:
     return threadpool_limits(limits=count, user_api="blas")  # type: ignore[no-any-return]
 
 
+def _processors(count: int) -> list[int]:
+    """The last processors of those we may use: the first are where the system likes to do its own work."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return usable[-count:] if len(usable) >= count else []
+
+
 def run(
-    layers: Sequence[Layer],
+    cases: Sequence[Case],
     settings: Settings,
     peers: Sequence[Peer] = (),
     *,
-    progress: Callable[[Layer], None] = lambda layer: None,
-) -> Iterator[list[Row]]:
-    """Check and time every layer; yields the rows of one layer as soon as they are there.
+    progress: Callable[[Case], None] = lambda case: None,
+    seats: Callable[[int], list[Seat]] | None = None,
+) -> Generator[Measured, None, None]:
+    """Check and time every case; yields what one case gave as soon as it is there.
 
     Parameters
     ----------
-    layers : sequence of Layer
-        What is timed.
+    cases : sequence of Case
+        What is timed; those of one number of threads together.
     settings : Settings
         On which backends, and how.
     peers : sequence of Peer, optional
-        Other libraries beside them.
+        Other libraries beside them, and fastconv with plans and both layouts, each in a process of its own.
     progress : callable, optional
-        Called with every layer before it is begun.
+        Called with every case before it is begun.
+    seats : callable, optional
+        Gives the seats for a number of threads, instead of those of backends and peers.
     """
-    if settings.threads is not None:
-        fastconv.set_num_threads(settings.threads)
-    for peer in peers:
-        peer.set_num_threads(fastconv.get_num_threads())
-    probe = Probe(settings.patience)
-    with _blas_limited_to(fastconv.get_num_threads()):
-        for layer in layers:
-            progress(layer)
-            problem = Problem(layer, settings.batch)
-            entries = list(_contenders(problem, settings, peers))
-            probe.patience = settings.patience
-            right = {e.name: e for e in entries if isinstance(e, Contender) and e.difference.ok}
-            timings = interleave(
-                {name: contender.call for name, contender in right.items()},
-                seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds, probe=probe,
-            )  # fmt: skip
-            yield [e if isinstance(e, Row) else _row(problem, e, timings.get(e.name)) for e in entries]
+    for threads in dict.fromkeys(case.threads for case in cases):
+        fastconv.set_num_threads(threads)
+        pinned = _processors(threads) if peers or seats else []
+        taken = seats(threads) if seats else seats_for(settings, peers, threads, pinned)
+        try:
+            probe = Probe(settings.patience, pinned)
+            with tempfile.TemporaryDirectory(prefix="fastconv-bench-") as folder:
+                for case in cases:
+                    if case.threads == threads:
+                        progress(case)
+                        with _blas_limited_to(threads):
+                            yield _measure(case, taken, settings, probe, pathlib.Path(folder))
+        finally:
+            for seat in taken:
+                seat.close()
 
 
-def as_json(rows: Sequence[Row], settings: Settings, *, measure: bool = True) -> dict[str, Any]:
+def as_json(
+    measured: Sequence[Measured],
+    settings: Settings,
+    *,
+    peers: Sequence[Peer] = (),
+    absent: dict[str, str] | None = None,
+    machine: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
     """Everything that a run is: settings, machine, rows; the same schema for every reader."""
-    machine = describe()
-    if measure:
-        machine["limits"] = limits()
-    return {"schema": SCHEMA, "settings": asdict(settings), "machine": machine, "rows": [asdict(row) for row in rows]}
+    return {
+        "schema": SCHEMA,
+        "settings": asdict(settings),
+        "machine": machine or describe() | {"limits": limits()},
+        "peers": {peer.name: {"title": peer.title, "version": version(peer)} for peer in peers},
+        "absent": absent or {},
+        "rows": [asdict(row) for one in measured for row in one.rows],
+        "regrets": [regret for one in measured for regret in one.regrets],
+        **more,
+    }

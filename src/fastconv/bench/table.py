@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -42,81 +43,96 @@ def rate_text(row: Row) -> str:
     return "-" if row.gbs is None else f"{row.gbs:.3g} GB/s"
 
 
+def _case(row: Row) -> tuple[str, int, int]:
+    return row.layer, row.threads, row.batch
+
+
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[bool, Row, list[str]]]:
-    """(fastest of its layer, row, the cells) of every row; the layer's name stands once."""
-    for _, group in groupby(rows, key=lambda row: row.layer):
+    """(fastest of its case, row, the cells) of every row; the layer's name stands once for each case."""
+    several = len({(row.threads, row.batch) for row in rows}) > 1
+    for _, group in groupby(rows, key=_case):
         same = list(group)
+        if several:
+            same.sort(key=lambda r: math.inf if r.seconds is None else r.seconds)
         best = min((r.seconds for r in same if r.seconds is not None), default=0.0)
         for i, row in enumerate(same):
-            fastest = row.seconds is not None and row.seconds == best
+            where = f" ({row.threads} threads, batch {row.batch})" if several else ""
             yield (
-                fastest,
+                row.seconds is not None and row.seconds == best,
                 row,
                 [
-                    row.layer if i == 0 else "",
-                    row.backend,
+                    row.layer + where if i == 0 else "",
+                    row.contender,
                     row.algorithm,
                     duration(row.seconds),
                     "" if row.spread is None else f"±{row.spread / 2:.0%}",
                     rate_text(row),
                     "" if row.seconds is None else f"{row.seconds / best:.3g}x",
-                    "" if row.largest_difference is None else f"{row.largest_difference:.1e}",
+                    "" if row.error is None else f"{row.error:.1e}",
                     row.note,
                 ],
             )
 
 
-_HEADS = ("layer", "backend", "algorithm", "time", "spread", "rate", "of best", "difference", "")
+_HEADS = ("layer", "who", "algorithm", "time", "spread", "rate", "of best", "error", "")
 
 
 def rich_table(rows: Sequence[Row], title: str) -> Table:
-    """A table for the terminal; the fastest of every layer is green, wrong results are red."""
+    """A table for the terminal; the fastest of every case is green, wrong results and failures are red.
+
+    Contenders that cannot do a layer are left out of it: what they lack is told in the JSON and in the report.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for head in _HEADS:
-        right = head in ("time", "spread", "rate", "of best", "difference")
+        right = head in ("time", "spread", "rate", "of best", "error")
         table.add_column(head, justify="right" if right else "left", no_wrap=bool(head))
-    for fastest, row, cells in _cells(rows):
-        style = "red" if row.correct is False else "green" if fastest else "dim" if row.seconds is None else ""
+    for fastest, row, cells in _cells(_shown(rows)):
+        bad = row.status in ("wrong", "failed")
+        style = "red" if bad else "green" if fastest else "dim" if row.seconds is None else ""
         table.add_row(escape(cells[0]), *(f"[{style}]{escape(c)}[/]" if style and c else escape(c) for c in cells[1:]))
     return table
 
 
+def _shown(rows: Sequence[Row]) -> list[Row]:
+    some = {_case(row) for row in rows if row.status != "unsupported"}
+    return [row for row in rows if row.status != "unsupported" or _case(row) not in some]
+
+
 def plain_lines(rows: Sequence[Row]) -> list[str]:
     """The same without rich, for logs."""
-    table = [list(_HEADS), *(cells for _, _, cells in _cells(rows))]
+    table = [list(_HEADS), *(cells for _, _, cells in _cells(_shown(rows)))]
     widths = [max(len(line[i]) for line in table) for i in range(len(_HEADS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def markdown(rows: Sequence[Row], layers: Sequence[Layer], report: dict[str, Any], command: str) -> str:
-    """Layers down, backends and peers across: the table of the README."""
-    names = list(dict.fromkeys(row.backend for row in rows))
-    by_place = {(row.layer, row.backend): row for row in rows}
-    threads = report["machine"]["threads"]
+    """Layers down, contenders across: the table of the README, of the first number of threads and images."""
+    measured = [row for row in rows if row.seconds is not None and not row.contender.endswith("allocator)")]
+    threads = min((row.threads for row in measured), default=1)
+    batch = min((row.batch for row in measured if row.op != "train"), default=1)
+    by_place = {(row.layer, row.contender): row for row in measured if (row.threads, row.batch) == (threads, batch)}
+    names = [name for name in dict.fromkeys(row.contender for row in rows) if any(name == n for _, n in by_place)]
     lines = [
-        f"Median time of one call, batch {report['settings']['batch']}, float32, "
-        f"{threads} thread{'s' if threads > 1 else ''}; NumPy arrays in, new NumPy arrays out "
-        f"(PyTorch: its own tensors). Written by `{command}`.",
+        f"Median time of one call, batch {batch}, float32, {threads} thread{'s' if threads > 1 else ''}, every result "
+        f"checked first; `plan` and engines have their weights prepacked, the others do not. Written by `{command}`.",
         "",
-        "| layer | " + " | ".join(names) + " | `cpp` runs at |",
-        "|---|" + "--:|" * (len(names) + 1),
+        "| layer | " + " | ".join(names) + " |",
+        "|---|" + "--:|" * len(names),
     ]
     for layer in layers:
         found = [by_place.get((layer.name, name)) for name in names]
         best = min((r.seconds for r in found if r and r.seconds is not None), default=None)
-        cells = []
-        for row in found:
-            text = "-" if row is None else duration(row.seconds)
-            cells.append(f"**{text}**" if row is not None and best is not None and row.seconds == best else text)
-        cpp = by_place.get((layer.name, "cpp"))
-        lines.append(f"| {layer.name} | " + " | ".join(cells) + f" | {rate_text(cpp) if cpp else '-'} |")
+        if best is not None:
+            cells = ["-" if r is None else duration(r.seconds) for r in found]
+            cells = [f"**{c}**" if r and r.seconds == best else c for c, r in zip(cells, found, strict=True)]
+            lines.append(f"| {layer.name} | " + " | ".join(cells) + " |")
     lines += ["", "Measured on: " + "; ".join(summary(report["machine"])) + "."]
-    disturbed = sum("disturbed" in row.note for row in rows)
+    disturbed = sum(row.disturbed == row.turns for row in measured)
     if disturbed:
-        lines[-1] += f" Other work disturbed turns of {disturbed} of these {len(rows)} times."
+        lines[-1] += f" {disturbed} of {len(measured)} figures come from turns that other work disturbed."
     return "\n".join(lines)
 
 

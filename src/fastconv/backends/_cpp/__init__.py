@@ -50,6 +50,14 @@ class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKern
         """Free the scratch of idle threads and the cache of freed outputs."""
         _core.release_scratch()
 
+    def multiply_add_gflops(self, seconds: float) -> float:
+        """The best rate of multiply-adds on registers seen within so many seconds, on the calling thread."""
+        return _core.multiply_add_gflops(seconds)
+
+    def cached_product_gflops(self) -> float:
+        """The rate of a small cached matrix product right now; it falls when the machine is disturbed."""
+        return _core.cached_product_gflops()
+
     def config(self) -> dict[str, Any]:
         """Instruction set in use, those that could be, vector width, caches, threads and memory held."""
         l1, l2 = _core.cache_bytes()
