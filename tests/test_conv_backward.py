@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import oracles
 import pytest
@@ -116,3 +118,65 @@ def test_out(backend: str) -> None:
     assert found.weight is dw
     for result, right in zip(found, expected, strict=True):
         assert_close(result, right)
+
+
+def _torch_weight_gradient(dy: np.ndarray, x: np.ndarray, layout: str) -> np.ndarray:
+    """The gradient to a 3x3 weight with padding 1, in float64, by PyTorch."""
+    oracles.needs_torch()
+    torch: Any = oracles.torch
+    first = (lambda a: a) if layout == "NCHW" else (lambda a: a.transpose(0, 3, 1, 2))
+    dy, x = (torch.tensor(np.ascontiguousarray(first(a)), dtype=torch.float64) for a in (dy, x))
+    found = torch.nn.grad.conv2d_weight(x, (dy.shape[1], x.shape[1], 3, 3), dy, padding=1).numpy()
+    return found if layout == "NCHW" else np.ascontiguousarray(found.transpose(2, 3, 1, 0))
+
+
+_ADVERSARIAL = ["constant", "mean 1000", "alternating", "one large", "tiny"]
+
+
+@pytest.mark.parametrize("kind", _ADVERSARIAL)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_weight_gradient_of_adversarial_values(layout: str, dtype: str, kind: str) -> None:
+    """Sums long enough for Winograd, which are held to its promise, whatever the values."""
+    channels_last = layout == "NHWC"
+    shapes = [(4, 33, 30, 24), (4, 33, 30, 40)] if channels_last else [(4, 24, 33, 30), (4, 40, 33, 30)]
+    x, dy = (values("normal", shape, dtype, f"{kind}{i}") for i, shape in enumerate(shapes))
+    if kind == "constant":
+        x[:], dy[:] = 0.1, 0.3
+    elif kind == "mean 1000":
+        x, dy = x + x.dtype.type(1000), dy + dy.dtype.type(1000)
+    elif kind == "alternating":
+        x[..., ::2, :], dy[..., ::2, :] = -abs(x[..., ::2, :]), -abs(dy[..., ::2, :])
+    elif kind == "one large":
+        x[2, 5, 6, 7] = 1e30
+    else:
+        x *= x.dtype.type(1e-25)
+        dy *= dy.dtype.type(1e-25 if dtype == "float64" else 1e-5)
+    w = np.zeros((3, 3, 24, 40) if channels_last else (40, 24, 3, 3), dtype)
+    found = fastconv.conv2d_backward(dy, x, w, padding=1, layout=layout, needs=("weight", "bias"), backend="cpp")
+    expected, magnitude = (_torch_weight_gradient(g, a, layout) for g, a in ((dy, x), (abs(dy), abs(x))))
+    axes = (0, 1) if channels_last else (2, 3)
+    allowed = tolerance(dtype, 4 * 33 * 30, magnitude, algorithm="winograd_gradient", random=True, spatial_axes=axes)
+    assert_close(found.weight, expected, allowed, kind)
+    spatial = (0, 1, 2) if channels_last else (0, 2, 3)
+    wide = dy.astype(np.float64)
+    allowed = tolerance(dtype, 4 * 33 * 30, abs(wide).sum(axis=spatial))
+    assert_close(found.bias, wide.sum(axis=spatial), allowed, "bias")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_weight_gradient_of_values_that_are_not_finite(layout: str, value: float) -> None:
+    """Where Winograd would smear them over a tile, the direct way is taken: other channels keep their numbers."""
+    x = values("normal", (4, 24, 33, 30) if layout == "NCHW" else (4, 33, 30, 24), "float32", "x")
+    dy = values("normal", (4, 40, 33, 30) if layout == "NCHW" else (4, 33, 30, 40), "float32", "dy")
+    w = np.zeros((40, 24, 3, 3) if layout == "NCHW" else (3, 3, 24, 40), "float32")
+    keywords = {"padding": 1, "layout": layout, "needs": ("weight",), "backend": "cpp"}
+    before = fastconv.conv2d_backward(dy, x, w, **keywords).weight
+    x[(1, 7, 10, 10) if layout == "NCHW" else (1, 10, 10, 7)] = value
+    after = fastconv.conv2d_backward(dy, x, w, **keywords).weight
+    touched = after[:, 7] if layout == "NCHW" else after[:, :, 7]
+    untouched = [a[:, np.arange(24) != 7] if layout == "NCHW" else a[:, :, np.arange(24) != 7] for a in (before, after)]
+    assert not np.isfinite(touched).any()
+    assert np.isnan(touched).all() == np.isnan(value)
+    assert_close(untouched[1], untouched[0], 1e-2)

@@ -18,6 +18,14 @@ namespace fastconv {
 template <class T>
 void backward_weight_lanes(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db);
 
+// 3 x 3 with stride 1; see backward_weight_winograd.cpp. Whether it takes a problem and is expected to be the faster way.
+template <class T>
+bool prefers_winograd(const ConvProblem& problem, int64_t batch);
+// False where a result is not finite: dw and db are then arbitrary.
+template <class T>
+bool backward_weight_winograd(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw,
+                              T* db);
+
 constexpr int64_t kTasks = 32;              // wanted: two to four for each thread of a large machine
 constexpr int64_t kCopyPixels = 768;        // adding up a copy costs as much as some 50 pixels
 constexpr size_t kCopiesBytes = 64u << 20;  // of all copies

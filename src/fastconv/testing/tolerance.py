@@ -24,6 +24,7 @@ RANDOM: dict[str, tuple[float, float, int]] = {
     "winograd_4x3": (34, 32, 6),
     "winograd_6x3": (84, 128, 8),
     "fft": (34, 8, 32),
+    "winograd_gradient": (84, 64, 3),  # of a 3x3 weight with stride 1, along the taps
 }
 _DIRECT = (7, 1, 0)
 _LEAST_NORMALS = 16  # results that are flushed to zero, and sums of such
