@@ -1,14 +1,16 @@
 #include "runtime/thread_pool.hpp"
 
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <exception>
-#include <mutex>
 #include <string>
 #include <thread>
 
@@ -19,7 +21,10 @@ namespace fastconv {
 
 namespace {
 
+// A worker waits so long for the next job before it sleeps.
 constexpr auto kSpin = std::chrono::microseconds(40);
+// A caller waits so long for tasks that others still run before it sleeps: where it wakes up is up to the system.
+constexpr auto kPatience = std::chrono::milliseconds(20);
 constexpr int kMaxThreads = 1024;
 
 inline void pause() {
@@ -43,23 +48,33 @@ bool spin(Done done) {
     return done();
 }
 
+// Sleep while `word` is `value`, and wake sleepers. A mutex would be held by threads that have lost their core.
+void sleep_on(std::atomic<uint32_t>& word, uint32_t value) {
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+}
+
+void wake(std::atomic<uint32_t>& word, int sleepers) {
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, sleepers, nullptr, nullptr, 0);
+}
+
 thread_local bool inside_task = false;
 
 struct Job {
-    void (*run)(void*, int64_t) = nullptr;
-    void* context = nullptr;
-    int64_t tasks = 0;
-    FloatMode mode = 0;
-    std::atomic<int64_t> next{0};
+    void (*run)(void*, int64_t);
+    void* context;
+    int64_t tasks;
+    FloatMode mode;
+    int64_t step = 1;  // tasks of one piece
+    int64_t pieces = 0;
     std::atomic<bool> failed{false};
-    std::exception_ptr error;
+    std::exception_ptr error = nullptr;
 
-    void work() {
+    void work(int64_t piece) {
+        if (failed.load(std::memory_order_relaxed)) return;
         inside_task = true;
         try {
-            for (int64_t i; !failed.load(std::memory_order_relaxed) &&
-                            (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-                run(context, i);
+            const int64_t end = std::min(tasks, (piece + 1) * step);
+            for (int64_t i = piece * step; i < end; i++) run(context, i);
         } catch (...) {
             if (!failed.exchange(true)) error = std::current_exception();
         }
@@ -67,63 +82,129 @@ struct Job {
     }
 };
 
-// A worker joins a job through the gate: generation (upper 32 bits), places left (next 16), threads inside
-// (lower 16). The caller shuts the gate by taking all places away, so it never waits for a worker that has
-// not woken up yet.
+// Where a worker was last. One that is on the core on which the caller runs now would not run before the caller is done,
+// and a virtual machine's kernel leaves it there: it takes sleeping cores for occupied ones. So it is sent off by
+// narrowing its affinity until it runs: two threads took the time of one in every second series of calls.
+struct Seat {
+    std::atomic<pid_t> thread{0};
+    std::atomic<int> core{-1};
+    std::atomic<bool> moved{false};
+    cpu_set_t allowed;  // what `settle` restores
+
+    // By the caller.
+    void clear(int here) {
+        if (here < 0 || core.load(std::memory_order_relaxed) != here || moved.load()) return;
+        if (sched_getaffinity(thread.load(), sizeof allowed, &allowed) != 0) return;
+        cpu_set_t others = allowed;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) == 0 || sched_setaffinity(thread.load(), sizeof others, &others) != 0) return;
+        moved.store(true);
+    }
+
+    // By the worker.
+    void settle() {
+        if (const int here = sched_getcpu(); here != core.load(std::memory_order_relaxed))
+            core.store(here, std::memory_order_relaxed);
+        if (!moved.load()) return;
+        sched_setaffinity(0, sizeof allowed, &allowed);
+        moved.store(false);
+    }
+};
+
+// What is left of the job stands in one word: its number (28 bits), places for more threads (12), pieces not begun (24).
+// Whoever takes a piece does so by changing that word, so the caller waits for pieces that were begun and for
+// nothing else: not for a worker that has yet to wake up, nor for one that lost its core between two pieces.
 class Pool {
   public:
-    void run(Job& fields, int helpers) {
-        while (workers_ < helpers) {
-            std::thread([this] { live(); }).detach();
-            workers_++;
+    void run(Job& job, int helpers) {
+        hire(helpers);
+        job.step = (job.tasks + kMostPieces - 1) / kMostPieces;
+        job.pieces = (job.tasks + job.step - 1) / job.step;
+        job_ = &job;
+        unfinished_.store(static_cast<uint32_t>(job.pieces), std::memory_order_relaxed);
+        const uint64_t number = ((left_.load(std::memory_order_relaxed) >> 36) + 1) & 0xfffffff;
+        uint64_t state =
+            number << 36 | static_cast<uint64_t>(helpers) << 24 | static_cast<uint64_t>(job.pieces);
+        left_.store(state);
+        bell_.fetch_add(1);
+        const int here = sched_getcpu();
+        for (int i = 0; i < std::min(helpers, workers_); i++) seats_[i].clear(here);
+        if (const int sleepers = sleepers_.load(); sleepers > 0) wake(bell_, std::min(helpers, sleepers));
+        while (take(state, number, false)) run_piece(job, state);
+        const auto finished = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
+        const auto patience = std::chrono::steady_clock::now() + kPatience;
+        while (!spin(finished)) {
+            if (std::chrono::steady_clock::now() > patience) return sleep_until_finished();
+            std::this_thread::yield();
         }
-        job_ = &fields;
-        const uint64_t generation = (gate_.load() >> 32) + 1;
-        gate_.store(generation << 32 | static_cast<uint64_t>(helpers) << 16);
-        if (sleepers_.load() > 0) {
-            {
-                const std::lock_guard<std::mutex> lock(mutex_);
-            }
-            wake_.notify_all();
-        }
-        fields.work();
-        gate_.fetch_and(~(uint64_t{0xffff} << 16));
-        const auto empty = [this] { return (gate_.load(std::memory_order_acquire) & 0xffff) == 0; };
-        while (!spin(empty)) std::this_thread::yield();
-        job_ = nullptr;
     }
 
     std::atomic<bool> busy{false};
 
   private:
-    void live() {
-        uint64_t seen = 0;
-        for (;;) {
-            const auto called = [&] { return gate_.load(std::memory_order_acquire) >> 32 != seen; };
-            if (!spin(called)) {
-                std::unique_lock<std::mutex> lock(mutex_);
-                sleepers_.fetch_add(1);
-                wake_.wait(lock, [&] { return gate_.load() >> 32 != seen; });
-                sleepers_.fetch_sub(1);
-            }
-            uint64_t state = gate_.load();
-            seen = state >> 32;
-            while (state >> 32 == seen && (state >> 16 & 0xffff) > 0) {
-                if (!gate_.compare_exchange_weak(state, state - (1 << 16) + 1)) continue;
-                set_float_mode(job_->mode);
-                job_->work();
-                gate_.fetch_sub(1, std::memory_order_release);
-                break;
-            }
+    static constexpr int64_t kMostPieces = (1 << 24) - 1;
+
+    void sleep_until_finished() {
+        caller_sleeps_.store(true);
+        for (uint32_t n; (n = unfinished_.load()) != 0;) sleep_on(unfinished_, n);
+        caller_sleeps_.store(false);
+    }
+
+    static bool open(uint64_t state) { return (state & 0xffffff) != 0 && (state >> 24 & 0xfff) != 0; }
+
+    // A machine that refuses more threads has to do with fewer.
+    void hire(int helpers) {
+        try {
+            for (; workers_ < helpers; workers_++)
+                std::thread([this](Seat* seat) { live(*seat); }, &seats_[workers_]).detach();
+        } catch (const std::exception&) {
         }
     }
 
-    std::atomic<uint64_t> gate_{0};
+    // Takes a piece of job `number`, with a place if `joins`; `state` is what it was taken from.
+    bool take(uint64_t& state, uint64_t number, bool joins) {
+        while (state >> 36 == number && (joins ? open(state) : (state & 0xffffff) != 0)) {
+            const uint64_t place = joins ? uint64_t{1} << 24 : 0;
+            if (left_.compare_exchange_weak(state, state - place - 1, std::memory_order_acq_rel)) return true;
+        }
+        return false;
+    }
+
+    // The piece that was taken from `state`, which becomes what stands there now.
+    void run_piece(Job& job, uint64_t& state) {
+        job.work(job.pieces - static_cast<int64_t>(state & 0xffffff));
+        // `job` may be gone from here on.
+        if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) wake(unfinished_, 1);
+        state = left_.load(std::memory_order_acquire);
+    }
+
+    void live(Seat& seat) {
+        seat.thread.store(static_cast<pid_t>(syscall(SYS_gettid)));
+        for (;;) {
+            const uint32_t rung = bell_.load();
+            if (!spin([this] { return open(left_.load(std::memory_order_relaxed)); })) {
+                sleepers_.fetch_add(1);
+                sleep_on(bell_, rung);
+                sleepers_.fetch_sub(1);
+            }
+            seat.settle();
+            uint64_t state = left_.load(std::memory_order_acquire);
+            const uint64_t number = state >> 36;
+            if (!take(state, number, true)) continue;
+            set_float_mode(job_->mode);
+            do run_piece(*job_, state);
+            while (take(state, number, false));
+        }
+    }
+
+    alignas(64) std::atomic<uint64_t> left_{0};
+    alignas(64) std::atomic<uint32_t> unfinished_{0};
+    std::atomic<bool> caller_sleeps_{false};
+    alignas(64) std::atomic<uint32_t> bell_{0};  // counts jobs
     std::atomic<int> sleepers_{0};
     Job* job_ = nullptr;
     int workers_ = 0;  // only the thread that holds `busy` looks at it
-    std::mutex mutex_;
-    std::condition_variable wake_;
+    Seat seats_[kMaxThreads];
 };
 
 // Never destroyed: workers may outlive the static objects of the process. A forked child has none of the
@@ -182,11 +263,7 @@ void parallel_for(int64_t tasks, void (*run)(void*, int64_t), void* context, int
         for (int64_t i = 0; i < tasks; i++) run(context, i);
         return;
     }
-    Job job;
-    job.run = run;
-    job.context = context;
-    job.tasks = tasks;
-    job.mode = float_mode();
+    Job job{run, context, tasks, float_mode()};
     helpers->run(job, static_cast<int>(threads) - 1);
     helpers->busy.store(false, std::memory_order_release);
     if (job.error) std::rethrow_exception(job.error);

@@ -1,7 +1,12 @@
+#include <dirent.h>
+#include <sched.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -46,6 +51,74 @@ TEST(pool_nested_runs_serially) {
     CHECK(!in_parallel());
 }
 
+TEST(pool_takes_more_tasks_than_it_counts) {
+    set_num_threads(3);
+    std::vector<uint8_t> hits((int64_t{1} << 24) + 5);
+    parallel_for(static_cast<int64_t>(hits.size()), [&](int64_t i) { hits[i]++; });
+    bool once = true;
+    for (const uint8_t hit : hits) once &= hit == 1;
+    CHECK(once);
+    set_num_threads(2);
+}
+
+// The first job cannot end before the second one, of another thread, has.
+TEST(pool_runs_a_second_job_beside_the_first) {
+    set_num_threads(2);
+    std::atomic<bool> begun{false}, other_done{false};
+    std::thread other([&] {
+        while (!begun) std::this_thread::yield();
+        cover(16);
+        other_done = true;
+    });
+    parallel_for(8, [&](int64_t) {
+        begun = true;
+        while (!other_done) std::this_thread::yield();
+    });
+    other.join();
+    cover(16);
+}
+
+// A worker that sleeps where the caller runs is woken elsewhere, but may go everywhere again once it is awake.
+TEST(pool_leaves_affinity_alone) {
+    const auto narrowed = [] {
+        cpu_set_t mine, other;
+        int count = sched_getaffinity(0, sizeof mine, &mine) != 0;
+        if (DIR* tasks = opendir("/proc/self/task")) {
+            while (const dirent* task = readdir(tasks)) {
+                const int id = std::atoi(task->d_name);
+                if (id == 0 || sched_getaffinity(id, sizeof other, &other) != 0) continue;
+                count += !CPU_EQUAL(&mine, &other);
+            }
+            closedir(tasks);
+        }
+        return count;
+    };
+    for (const int threads : {2, 8}) {  // the last round wakes all workers of the tests before
+        set_num_threads(threads);
+        for (int round = 0; round < 100 && (round < 30 || narrowed() > 0); round++) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            cover(64);
+        }
+    }
+    CHECK(narrowed() == 0);
+    set_num_threads(2);
+}
+
+TEST(pool_uses_no_cpu_when_idle) {
+    set_num_threads(4);
+    cover(64);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const auto used = [] {
+        timespec t;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+    };
+    const double before = used();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    CHECK(used() - before < 0.02);
+    set_num_threads(2);
+}
+
 TEST(pool_second_thread_is_not_blocked) {
     set_num_threads(2);
     std::vector<std::thread> callers;
@@ -87,21 +160,41 @@ TEST(pool_hands_over_the_float_mode) {
 }
 
 #if !defined(__SANITIZE_THREAD__)
-TEST(pool_works_in_a_forked_child) {
-    set_num_threads(2);
-    cover(16);
-    const pid_t child = fork();
-    if (child == 0) {
+// Forks, runs `child` in the child and checks that it came to its end.
+template <class F>
+void in_child(F child) {
+    const pid_t id = fork();
+    if (id == 0) {
         alarm(20);
-        cover(16);
-        ScratchFrame frame;
-        std::memset(frame.take_bytes(1 << 20), 1, 1 << 20);
+        child();
         _exit(testing::failures != 0);
     }
     int status = -1;
-    waitpid(child, &status, 0);
+    waitpid(id, &status, 0);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(pool_works_in_a_forked_child) {
+    set_num_threads(2);
     cover(16);
+    in_child([] {
+        cover(16);
+        ScratchFrame frame;
+        std::memset(frame.take_bytes(1 << 20), 1, 1 << 20);
+    });
+    cover(16);
+}
+
+// Every wait ends although all threads share a core; in a child, since workers inherit the affinity.
+TEST(pool_works_on_one_core) {
+    in_child([] {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(sched_getcpu(), &one);
+        sched_setaffinity(0, sizeof one, &one);
+        set_num_threads(12);
+        for (int round = 0; round < 300; round++) cover(64);
+    });
 }
 #endif
 
