@@ -144,24 +144,17 @@ struct Tiled {
     // False where a result is not finite.
     bool run(T* dw, T* db) const {
         const int64_t copies = this->copies(), tasks = in_tasks * out_tasks;
-        const WinogradJob<T> job{x,
-                                 nullptr,
-                                 nullptr,
-                                 nullptr,
-                                 Clamp::none,
-                                 p.channels_last,
-                                 p.in_channels,
-                                 p.out_channels,
-                                 p.in_size[1],
-                                 p.in_size[2],
-                                 p.out_size[1],
-                                 p.out_size[2],
-                                 tiles_y,
-                                 tiles_x,
-                                 rows.data(),
-                                 cols.data(),
-                                 nullptr,
-                                 0};
+        WinogradJob<T> job{};  // of the forward convolution: only its inputs are transformed
+        job.x = x;
+        job.channels_last = p.channels_last;
+        job.channels = p.in_channels;
+        job.height = p.in_size[1];
+        job.width = p.in_size[2];
+        job.x_plane = p.in_pixels();
+        job.tiles_y = tiles_y;
+        job.tiles_x = tiles_x;
+        job.rows = rows.data();
+        job.cols = cols.data();
         const WinogradKernels<T>& inputs = winograd_kernels_of<T>(kTile);
         const int64_t largest = ceil_div(tiles, chunks), block_stride = largest * L;
         ScratchFrame frame;
