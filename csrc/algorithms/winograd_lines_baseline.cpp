@@ -1,0 +1,1 @@
+#include "algorithms/winograd_lines.hpp"

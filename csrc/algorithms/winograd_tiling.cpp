@@ -1,0 +1,159 @@
+#include "algorithms/winograd_tiling.hpp"
+
+#include <algorithm>
+
+#include "runtime/machine.hpp"
+
+namespace fastconv {
+
+namespace {
+
+constexpr struct {
+    int outputs, taps;
+} kFilters[] = {{3, 2}, {2, 3}, {3, 3}, {4, 3}, {3, 4}, {2, 5}, {4, 4}, {4, 5}, {2, 7}};
+
+constexpr int64_t kPanelVectors = 2;
+constexpr int64_t kWidestCell = 512;  // tiles side by side: their columns must fit into a strip
+
+TileAxis plain_axis(const ConvProblem& p, int a) {
+    TileAxis axis;
+    axis.groups = p.kernel[a];
+    axis.shift = p.dilation[a];
+    axis.stride = p.stride[a];
+    axis.tiles = p.out_size[a];
+    return axis;
+}
+
+TileAxis tiled_axis(const ConvProblem& p, int a, int outputs, int taps) {
+    TileAxis axis;
+    axis.outputs = outputs;
+    axis.taps = taps;
+    axis.size = outputs + taps - 1;
+    axis.groups = ceil_div(p.kernel[a], taps);
+    axis.cell = p.dilation[a];
+    axis.shift = taps / outputs * axis.cell;
+    axis.tiles = ceil_div(p.out_size[a], axis.cell * outputs) * axis.cell;
+    return axis;
+}
+
+// All ways to do one axis, `count` of them.
+int ways_of(const ConvProblem& p, int a, int longest, TileAxis (&ways)[16]) {
+    int count = 0;
+    ways[count++] = plain_axis(p, a);
+    if (a == 0 || p.stride[a] != 1 || p.kernel[a] < 2 || p.dilation[a] > kWidestCell) return count;
+    for (const auto& f : kFilters) {
+        const int64_t groups = ceil_div(p.kernel[a], int64_t{f.taps});
+        if (f.outputs + f.taps - 1 > longest || f.taps >= p.kernel[a] + 2) continue;
+        if (groups > 1 && f.taps % f.outputs != 0) continue;
+        ways[count++] = tiled_axis(p, a, f.outputs, f.taps);
+    }
+    return count;
+}
+
+struct Sizes {
+    int64_t blocks, steps, panels, vectors;  // of channels; of one segment; of output channels
+    Sizes(const ConvProblem& p, const TileMachine& m)
+        : blocks(ceil_div(p.in_channels, m.lanes)),
+          steps(blocks == 1 ? p.in_channels : blocks * m.lanes),
+          panels(ceil_div(p.out_channels, kPanelVectors * m.lanes)),
+          vectors(ceil_div(p.out_channels, m.lanes)) {}
+};
+
+}  // namespace
+
+TileCut cut_tiles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m, int64_t wanted) {
+    const Sizes sizes(p, m);
+    const auto& axis = tiling.axis;
+    const int64_t budget = static_cast<int64_t>(l2_bytes() * 6 / 10) / m.item;
+    const int64_t cells = axis[2].tiles / axis[2].cell;
+    TileCut cut{{axis[0].tiles, axis[1].tiles, 1}, {}};
+    const auto fits = [&] {
+        cut.largest = {ceil_div(axis[0].tiles, cut.parts[0]), ceil_div(axis[1].tiles, cut.parts[1]),
+                       ceil_div(cells, cut.parts[2]) * axis[2].cell};
+        int64_t inputs = 1;
+        for (int a = 0; a < 3; a++) inputs *= axis[a].inputs(cut.largest.count[a]);
+        const int64_t each = sizes.blocks * m.lanes;
+        return tiling.positions() * (inputs * each + cut.largest.tiles() * kPanelVectors * m.lanes) <=
+                   budget &&
+               cut.largest.tiles() <= 16 * m.rows;
+    };
+    // A row of tiles, or part of one; then as many rows, and planes, as there is room for.
+    while (!fits() && cut.parts[2] < cells) cut.parts[2]++;
+    for (int a = 1; a >= 0; a--) {
+        while (cut.parts[a] > 1) {
+            const int64_t before = cut.parts[a];
+            cut.parts[a] = ceil_div(axis[a].tiles, ceil_div(axis[a].tiles, before) + 1);
+            if (cut.parts[a] < before && fits()) continue;
+            cut.parts[a] = before;
+            break;
+        }
+        fits();
+    }
+    while (cut.boxes() < wanted && cut.largest.tiles() > 2 * m.rows) {
+        const int a = cut.largest.count[1] > 1 ? 1 : cut.largest.count[0] > 1 ? 0 : 2;
+        if (cut.parts[a] >= (a == 2 ? cells : axis[a].tiles)) break;
+        cut.parts[a]++;
+        fits();
+    }
+    fits();
+    return cut;
+}
+
+double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
+    const Sizes sizes(p, m);
+    const TileCut cut = cut_tiles(p, tiling, m, 1);
+    const auto& axis = tiling.axis;
+    double inputs = static_cast<double>(cut.boxes()), outputs = 1;
+    for (int a = 0; a < 3; a++) {
+        inputs *= static_cast<double>(axis[a].inputs(cut.largest.count[a]));
+        outputs *= static_cast<double>(axis[a].tiles);
+    }
+    const auto positions = static_cast<double>(tiling.positions());
+    // Short runs of rows leave the multipliers waiting.
+    const bool long_runs = axis[2].reach() == 0 && axis[2].stride == 1;
+    const double run =
+        static_cast<double>(std::min(long_runs ? cut.largest.tiles() : cut.largest.count[2], m.rows));
+    const double rate = 2 * 0.85 * std::min(1.0, run / 8);
+    const double multiply =
+        positions * outputs * static_cast<double>(tiling.groups() * sizes.steps * sizes.vectors) / rate;
+    const double transforms = positions * (11.0 * inputs * static_cast<double>(sizes.blocks) +
+                                           13.0 * outputs * static_cast<double>(sizes.vectors));
+    const double weights =
+        positions * static_cast<double>(tiling.groups() * sizes.steps * sizes.vectors * m.lanes * m.item);
+    const double stream =
+        weights > 0.5 * static_cast<double>(l2_bytes()) ? static_cast<double>(cut.boxes()) * weights / 16 : 0;
+    return multiply + transforms + stream + 6000;
+}
+
+bool best_tiling(const ConvProblem& p, int longest, const TileMachine& m, Tiling& best) {
+    TileAxis down[16], along[16];
+    const int downs = ways_of(p, 1, longest, down), alongs = ways_of(p, 2, longest, along);
+    double least = 0;
+    for (int i = 0; i < downs; i++) {
+        for (int j = 0; j < alongs; j++) {
+            if (i == 0 && j == 0) continue;
+            const Tiling tiling{{plain_axis(p, 0), down[i], along[j]}};
+            const double cycles = tiling_cycles(p, tiling, m);
+            if (least == 0 || cycles < least) {
+                least = cycles;
+                best = tiling;
+            }
+        }
+    }
+    return least > 0;
+}
+
+WeightMatrix::WeightMatrix(const TileAxis& axis) {
+    const auto fill = [&](const auto& numbers) {
+        for (int j = 0; j < axis.size; j++)
+            for (int i = 0; i < axis.taps; i++) at[j * kLongestTile + i] = numbers.weight(j, i, axis.taps);
+    };
+    if (axis.size == 1) at[0] = 1;
+    if (axis.size == 4) fill(kToomCook<4>);
+    if (axis.size == 5) fill(kToomCook<5>);
+    if (axis.size == 6) fill(kToomCook<6>);
+    if (axis.size == 7) fill(kToomCook<7>);
+    if (axis.size == 8) fill(kToomCook<8>);
+}
+
+}  // namespace fastconv

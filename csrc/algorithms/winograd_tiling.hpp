@@ -1,0 +1,84 @@
+// How a convolution of stride 1 is cut into Winograd tiles, each axis by itself: which F(m, r), how many groups of r taps, how
+// tiles interleave under dilation. winograd_tiles.cpp runs it.
+//
+// An axis of k taps takes F(m, r) with r >= k, or splits its taps into groups of r = m or 2 m: the inputs of the next group are
+// then other tiles of the same grid, transformed only once, and its products add up before the way back. So F(3, 3) and F(4, 4)
+// do for any long kernel what F(4, 3) does for three taps. An axis that is not transformed is F(1, 1) with a group per tap: the
+// depth of 3-D data, always, and one axis of 1x7. Dilation d makes d interleaved grids, which are kept side by side (a cell), so
+// that the pixels of a strip stay neighbours in memory. [Lavin & Gray, arXiv:1509.09308; nested: Huang et al., arXiv:2102.13272]
+#pragma once
+
+#include <cstdint>
+
+#include "algorithms/toom_cook.hpp"
+#include "plan/problem.hpp"
+
+namespace fastconv {
+
+struct TileAxis {
+    int outputs = 1, taps = 1, size = 1;  // m, r, and t = m + r - 1 inputs of a tile
+    int64_t groups = 1;                   // of taps
+    int64_t cell = 1;                     // tiles side by side
+    int64_t shift = 0;                    // from a tile to that of the next group of taps
+    int64_t stride = 1;                   // from the inputs of one tile of outputs to those of the next
+    int64_t tiles = 1;                    // of outputs, along the whole axis
+
+    int64_t reach() const { return (groups - 1) * shift; }
+    // Tiles of inputs that so many neighbouring tiles of outputs read.
+    int64_t inputs(int64_t count) const { return (count - 1) * stride + 1 + reach(); }
+    // Of them some may be read by nobody.
+    bool needed(int64_t input, int64_t count) const {
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t at = input - g * shift;
+            if (at >= 0 && at % stride == 0 && at / stride < count) return true;
+        }
+        return false;
+    }
+    // The first position of a tile, of its inputs (before padding) as of its outputs; the next ones are `cell` apart.
+    int64_t position(int64_t tile) const { return tile / cell * cell * outputs + tile % cell; }
+    // Columns of a run of whole cells.
+    int64_t columns(int64_t cells) const { return cells * cell * outputs + cell * (size - outputs); }
+};
+
+struct Tiling {
+    TileAxis axis[3];
+
+    int64_t positions() const { return int64_t{axis[1].size} * axis[2].size; }
+    int64_t groups() const { return axis[0].groups * axis[1].groups * axis[2].groups; }
+};
+
+// A box of tiles of outputs: what is computed together.
+struct TileBox {
+    int64_t count[3];
+    int64_t tiles() const { return count[0] * count[1] * count[2]; }
+};
+
+// How an image is cut into boxes.
+struct TileCut {
+    int64_t parts[3];
+    TileBox largest;
+    int64_t boxes() const { return parts[0] * parts[1] * parts[2]; }
+};
+
+// Of the instruction set that runs: lanes of a vector, rows of the micro-kernel's tile, bytes of an element.
+struct TileMachine {
+    int64_t lanes, rows, item;
+};
+
+// Boxes whose inputs, products and a panel of weights fit into L2; at least `wanted` of them where there are tiles enough.
+TileCut cut_tiles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine,
+                  int64_t wanted);
+
+// Cycles for one image.
+double tiling_cycles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
+
+// The best tiling with tiles of at most `longest` inputs; false where there is none.
+bool best_tiling(const ConvProblem& problem, int longest, const TileMachine& machine, Tiling& best);
+
+// The matrix G of one axis, rows kLongestTile apart.
+struct WeightMatrix {
+    double at[kLongestTile * kLongestTile] = {};
+    explicit WeightMatrix(const TileAxis& axis);
+};
+
+}  // namespace fastconv
