@@ -108,7 +108,7 @@ def plain_lines(rows: Sequence[Row]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
-def markdown(rows: Sequence[Row], layers: Sequence[Layer], report: dict[str, Any], command: str) -> str:
+def markdown(rows: Sequence[Row], layers: Sequence[Layer], machine: dict[str, Any], command: str) -> str:
     """Layers down, contenders across: the table of the README, of the first number of threads and images."""
     measured = [row for row in rows if row.seconds is not None and not row.contender.endswith("allocator)")]
     threads = min((row.threads for row in measured), default=1)
@@ -129,7 +129,7 @@ def markdown(rows: Sequence[Row], layers: Sequence[Layer], report: dict[str, Any
             cells = ["-" if r is None else duration(r.seconds) for r in found]
             cells = [f"**{c}**" if r and r.seconds == best else c for c, r in zip(cells, found, strict=True)]
             lines.append(f"| {layer.name} | " + " | ".join(cells) + " |")
-    lines += ["", "Measured on: " + "; ".join(summary(report["machine"])) + "."]
+    lines += ["", "Measured on: " + "; ".join(summary(machine)) + "."]
     disturbed = sum(row.disturbed == row.turns for row in measured)
     if disturbed:
         lines[-1] += f" {disturbed} of {len(measured)} figures come from turns that other work disturbed."

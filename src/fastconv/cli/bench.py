@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +13,12 @@ from typing import Any
 
 import fastconv
 
+from ..bench.compare import compare_runs, comparison_lines
 from ..bench.layers import QUICK, README, SUITES, TOUR, Layer, find_layers
 from ..bench.machine import describe, limits, summary
 from ..bench.peers import PEERS, Peer, find_peers
+from ..bench.report import Run, picture
+from ..bench.report import html as report_page
 from ..bench.runner import Case, Measured, Settings, as_json, cases_of, default_backends
 from ..bench.runner import run as measure
 from ..bench.table import markdown, rich_table, write_readme
@@ -25,13 +29,16 @@ __all__ = ["add_arguments", "run"]
 _EPILOG = """examples:
   fastconv bench                                        a short run over all kinds of layers, every backend
   fastconv bench --peers                                beside every other library that is installed
-  fastconv bench resnet50 --peers --threads 1 --json run.json
+  fastconv bench resnet50 --peers --threads 1 --json run.json --html report.html
   fastconv bench --peers=torch,openvino --mode plan     only these, weights prepacked
   fastconv bench "3x3 64" --backend cpp,numpy           layers by part of their name
   fastconv bench "64x56x56>128k3s2p1" --batch 1,8       any shape: kernel 3, stride 2, padding 1
+  fastconv bench --from run.json --html report.html     a report from figures measured before
+  fastconv bench --compare before.json after.json       what became faster or slower, beyond noise
   fastconv bench --readme --peers --threads 1           write the table of README.md
 """
 _MODES = ("eager", "plan")
+PICTURE = "docs/pictures/speed.svg"  # beside the README, which shows it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON, written after every layer; to the output without FILE",
     )
-    add("--readme", nargs="?", const="README.md", metavar="FILE", help="write the table between its markers there")
+    add("--html", metavar="FILE", help="write the report: one file, no network needed")
+    add("--from", dest="source", metavar="FILE", help="measure nothing: take the figures of this JSON")
+    add(
+        "--compare",
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="compare two JSON files; status 1 if slower beyond noise",
+    )
+    add("--readme", nargs="?", const="README.md", metavar="FILE",
+        help="write the table between its markers there, and the picture into docs beside it")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:
@@ -135,7 +151,11 @@ def _settings(args: argparse.Namespace, peers: Sequence[Peer]) -> Settings:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and print a table or JSON."""
+    """Measure, and print a table or JSON; or read what was measured before."""
+    if args.compare:
+        return _compare(args)
+    if args.source:
+        return _from_file(args)
     peers, absent = _peers(args)
     layers = _layers(args)
     if args.list:
@@ -150,11 +170,7 @@ def run(args: argparse.Namespace) -> int:
     cases = cases_of(layers, threads, args.batch, scaling)
     report, measured = _run(args, cases, settings, peers, absent)
     rows = [row for one in measured for row in one.rows]
-    if args.readme and not report["interrupted"]:
-        try:
-            write_readme(pathlib.Path(args.readme), markdown(rows, layers, report, _command(args)))
-        except ValueError as error:
-            raise CommandError(str(error)) from None
+    _write_pages(args, report, interrupted=report["interrupted"])
     if args.json == "-":
         print_json(report)
     else:
@@ -168,6 +184,54 @@ def run(args: argparse.Namespace) -> int:
     if report["interrupted"]:
         raise KeyboardInterrupt
     return 1 if any(row.status in ("wrong", "failed") and row.contender in _own_names(settings) for row in rows) else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """The verdict on two runs; 1 if fastconv became slower."""
+    found = compare_runs(*(_read(path) for path in args.compare))
+    for line in comparison_lines(found):
+        print(line)
+    if not found.changes:
+        return 2
+    return 1 if found.verdict.startswith("slower") else 0
+
+
+def _from_file(args: argparse.Namespace) -> int:
+    """Report what was measured before, here or elsewhere."""
+    told = _read(args.source)
+    if not (args.html or args.readme):
+        raise CommandError("--from wants --html FILE or --readme, or both")
+    _write_pages(args, told)
+    for lack in Run.read(told).missing:
+        print(f"what this report lacks: {lack}", file=sys.stderr)
+    return 0
+
+
+def _read(path: str) -> Any:
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"{path} holds no JSON: {error}") from None
+
+
+def _write_pages(args: argparse.Namespace, report: Any, *, interrupted: bool = False) -> None:
+    """The report, and the table and the picture of the README, as far as asked for."""
+    if args.html:
+        _write(pathlib.Path(args.html), report_page(report))
+    if args.readme and not interrupted:
+        readme = pathlib.Path(args.readme)
+        run, command = Run.read(report), str(report.get("command", "")) if isinstance(report, dict) else ""
+        try:
+            write_readme(readme, markdown(run.rows, README, run.machine, command))
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        except (KeyError, TypeError):
+            raise CommandError("the JSON does not describe the machine it comes from") from None
+        if drawn := picture(report):
+            (readme.parent / PICTURE).parent.mkdir(parents=True, exist_ok=True)
+            _write(readme.parent / PICTURE, drawn)
 
 
 def _own_names(settings: Settings) -> set[str]:
@@ -200,7 +264,7 @@ def _run(
             for one in every:
                 measured.append(one)
                 if args.json not in (None, "-"):
-                    _write(pathlib.Path(args.json), report())
+                    _write(pathlib.Path(args.json), _as_text(report()))
                 if args.minutes and time.monotonic() - begun > 60 * args.minutes:
                     break
         except KeyboardInterrupt:
@@ -212,7 +276,7 @@ def _run(
     )
     final = report()
     if args.json not in (None, "-"):
-        _write(pathlib.Path(args.json), final)
+        _write(pathlib.Path(args.json), _as_text(final))
     return final, measured
 
 
@@ -221,11 +285,15 @@ def _better(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {t: {k: max(v, after.get(t, {}).get(k, 0.0)) for k, v in now.items()} for t, now in before.items()}
 
 
-def _write(path: pathlib.Path, report: dict[str, Any]) -> None:
+def _as_text(report: dict[str, Any]) -> str:
+    return json.dumps(report, indent=1) + "\n"
+
+
+def _write(path: pathlib.Path, text: str) -> None:
     """Whole or not at all: an interrupted run leaves the last good file."""
     beside = path.with_name(path.name + ".tmp")
     try:
-        beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
