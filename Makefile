@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find src csrc -type f 
 OUTPUT := demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo bench bench-quick clean
+.PHONY: help test lint format demo docs bench bench-quick clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -42,6 +42,10 @@ demo: $(VENV)/.has-demo  ## install, run the demo on photographs, then train on 
 	$(BIN)/fastconv demo --output $(OUTPUT)
 	@echo "Last, a lesson: train a network on 1,437 handwritten digits"
 	@$(BIN)/python examples/digits.py --output $(OUTPUT)
+
+docs: $(VENV)/.has-docs  ## the documentation site, into build/docs/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs/html
+	@echo "open build/docs/html/index.html"
 
 bench: $(VENV)/.has-bench  ## every layer of every network, every backend, forward, backward, pooling, padding
 	@mkdir -p .benchmarks
