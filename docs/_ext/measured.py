@@ -1,4 +1,4 @@
-"""The directive ``measured``: the tables of a JSON that ``fastconv bench --json`` wrote."""
+"""The directive ``measured``: the tables of a file that ``fastconv bench --json`` wrote."""
 
 from __future__ import annotations
 
@@ -14,9 +14,58 @@ from sphinx.util.docutils import SphinxDirective
 from fastconv.bench.machine import summary
 from fastconv.bench.table import duration
 
+Seconds = dict[tuple[str, str], float]
+
 
 class Measured(SphinxDirective):
-    """``{measured} layers.json``: one table for each suite, layers down, backends and peers across."""
+    """``{measured} layers.json plan``: for one mode a table of each suite, layers down, libraries across.
+
+    A library's time is that of its fastest form, whichever layout that takes.
+    """
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        name, mode = self.arguments
+        path = pathlib.Path(self.env.srcdir) / "measured" / name
+        self.env.note_dependency(str(path))
+        report = json.loads(path.read_text(encoding="utf-8"))
+        libraries = {"fastconv": "fastconv"} | {key: peer["title"] for key, peer in report["peers"].items()}
+        seconds: Seconds = {}
+        suites: dict[str, list[str]] = {}
+        for row in report["rows"]:
+            if row["mode"] != mode or row["seconds"] is None or row["threads"] != 1 or row["batch"] != 1:
+                continue
+            place = row["layer"], library(row["contender"], libraries)
+            seconds[place] = min(row["seconds"], seconds.get(place, row["seconds"]))
+            layers = suites.setdefault(row["layer"].split("/")[0], [])
+            if row["layer"] not in layers:
+                layers.append(row["layer"])
+        if not seconds:
+            raise self.error(f"{path.name} holds no time of mode {mode}")
+        there = [key for key in libraries if any(place[1] == key for place in seconds)]
+        found: list[nodes.Node] = []
+        for suite, layers in suites.items():
+            title = f"{suite}, {mode}"
+            found.append(nodes.rubric(title, title, ids=[nodes.make_id(f"measured {title}")]))
+            lines = [self._line(layer, there, seconds) for layer in layers]
+            head = ("layer", *(libraries[key] for key in there))
+            found.append(table((30, *(10 for _ in there)), head, lines, "measured"))
+        return found
+
+    @staticmethod
+    def _line(layer: str, libraries: list[str], seconds: Seconds) -> list[nodes.entry]:
+        times = [seconds.get((layer, key)) for key in libraries]
+        best = min(time for time in times if time is not None)
+        cells = [cell(nodes.Text(layer.partition("/")[2]))]
+        for time in times:
+            text = duration(time)
+            cells.append(cell(nodes.strong(text, text) if time == best else nodes.Text(text)))
+        return cells
+
+
+class Machine(SphinxDirective):
+    """``{measured-on} layers.json``: processor, versions, and how often other work disturbed."""
 
     required_arguments = 1
 
@@ -24,31 +73,19 @@ class Measured(SphinxDirective):
         path = pathlib.Path(self.env.srcdir) / "measured" / self.arguments[0]
         self.env.note_dependency(str(path))
         report = json.loads(path.read_text(encoding="utf-8"))
-        rows = report["rows"]
-        names = list(dict.fromkeys(row["backend"] for row in rows))
-        seconds = {(row["layer"], row["backend"]): row["seconds"] for row in rows}
-        suites: dict[str, list[str]] = {}
-        for layer in dict.fromkeys(row["layer"] for row in rows):
-            suites.setdefault(layer.split("/")[0], []).append(layer)
-        found: list[nodes.Node] = []
-        for suite, layers in suites.items():
-            found.append(nodes.rubric(suite, suite, ids=[nodes.make_id(f"measured {suite}")]))
-            lines = [self._line(layer, names, seconds) for layer in layers]
-            found.append(table((30, *(10 for _ in names)), ("layer", *names), lines, "measured"))
-        machine = "Measured on: " + "; ".join(summary(report["machine"])) + "."
-        return [*found, nodes.paragraph(machine, machine)]
+        turns, disturbed = (sum(row[name] for row in report["rows"]) for name in ("turns", "disturbed"))
+        lines = [*summary(report["machine"]), f"turns disturbed by other work: {disturbed} of {turns}"]
+        items = [nodes.list_item("", nodes.paragraph(line, line)) for line in lines]
+        return [nodes.bullet_list("", *items)]
 
-    @staticmethod
-    def _line(layer: str, names: list[str], seconds: dict[tuple[str, str], float | None]) -> list[nodes.entry]:
-        times = [seconds.get((layer, name)) for name in names]
-        best = min((t for t in times if t is not None), default=None)
-        cells = [cell(nodes.Text(layer.partition("/")[2]))]
-        for time in times:
-            text = duration(time)
-            cells.append(cell(nodes.strong(text, text) if time is not None and time == best else nodes.Text(text)))
-        return cells
+
+def library(contender: str, libraries: dict[str, str]) -> str:
+    """The library that a contender is a form of: the longest of their names that its own name begins with."""
+    names = [name for name in libraries if contender == name or contender.startswith((f"{name} ", f"{name}_"))]
+    return max(names, key=len) if names else contender
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("measured", Measured)
+    app.add_directive("measured-on", Machine)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
