@@ -1,4 +1,7 @@
-"""The directive ``measured``: the tables of a file that ``fastconv bench --json`` wrote."""
+"""The directives ``measured`` and ``measured-on``: tables of what ``fastconv bench --json`` wrote, and the machine.
+
+``docs/measured/keep.py`` makes the file.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,10 @@ class Measured(SphinxDirective):
         libraries = {"fastconv": "fastconv"} | {key: peer["title"] for key, peer in report["peers"].items()}
         seconds: Seconds = {}
         suites: dict[str, list[str]] = {}
+        ours = {row["layer"] for row in report["rows"] if row["mode"] == "plan" and row["contender"] == "fastconv plan"}
         for row in report["rows"]:
-            if row["mode"] != mode or row["seconds"] is None or row["threads"] != 1 or row["batch"] != 1:
+            # what fastconv has no plan for, such as pooling, stands in one table, whatever form the others have
+            if mode != (row["mode"] if row["layer"] in ours else "eager"):
                 continue
             place = row["layer"], library(row["contender"], libraries)
             seconds[place] = min(row["seconds"], seconds.get(place, row["seconds"]))
@@ -43,11 +48,10 @@ class Measured(SphinxDirective):
                 layers.append(row["layer"])
         if not seconds:
             raise self.error(f"{path.name} holds no time of mode {mode}")
-        there = [key for key in libraries if any(place[1] == key for place in seconds)]
         found: list[nodes.Node] = []
         for suite, layers in suites.items():
-            title = f"{suite}, {mode}"
-            found.append(nodes.rubric(title, title, ids=[nodes.make_id(f"measured {title}")]))
+            there = [key for key in libraries if any((layer, key) in seconds for layer in layers)]
+            found.append(nodes.rubric(suite, suite, ids=[nodes.make_id(f"measured {suite} {mode}")]))
             lines = [self._line(layer, there, seconds) for layer in layers]
             head = ("layer", *(libraries[key] for key in there))
             found.append(table((30, *(10 for _ in there)), head, lines, "measured"))

@@ -24,7 +24,9 @@ def table(widths: tuple[int, ...], head: tuple[str, ...], rows: list[list[nodes.
     if head:
         group += nodes.thead("", nodes.row("", *(cell(nodes.Text(name)) for name in head)))
     group += nodes.tbody("", *(nodes.row("", *cells) for cells in rows))
-    return nodes.table("", group, classes=["phrases", kind, "colwidths-auto" if kind == "measured" else "colwidths-given"])
+    return nodes.table(
+        "", group, classes=["phrases", kind, "colwidths-auto" if kind == "measured" else "colwidths-given"]
+    )
 
 
 class Phrases(SphinxDirective):
