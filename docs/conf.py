@@ -42,6 +42,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
+napoleon_use_param = False  # "stride, dilation : int" stays one line
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 add_module_names = False

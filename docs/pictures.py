@@ -61,7 +61,7 @@ def im2col(path: pathlib.Path) -> None:
     columns = fastconv.im2col(image[None], (2, 2))
     y = kernel.reshape(1, -1) @ columns
     assert np.array_equal(y.reshape(2, 2), fastconv.conv2d(image[None], kernel[None, None])[0])
-    fig = figure(7.2, 2.6)
+    fig = figure(7.2, 1.9)
     at = fig.add_gridspec(1, 5, width_ratios=(3, 4, 4, 4, 2), left=0.01, right=0.99, bottom=0.02, top=0.84, wspace=0.28)
     first, row, middle, product, result = (fig.add_subplot(at[0, i]) for i in range(5))
     grid(first, image, "image", {(r, c): WINDOWS[0] for r in (0, 1) for c in (0, 1)})
