@@ -13,7 +13,10 @@ double predict_direct(const ConvProblem& problem, DType dtype) {
     // Few output channels per group leave lanes (channels last) or rows (channels first) of the tile empty.
     const double full = problem.channels_last ? (dtype == DType::f32 ? 16 : 8) : 4;
     const double use = std::min(1.0, problem.group_out() / full);
-    return problem.flops() / (0.8 * use * use * peak_flops(dtype));
+    // Channels first, every finished tile is copied to its place.
+    const double outputs = static_cast<double>(problem.out_channels) * problem.out_pixels();
+    const double copied = problem.channels_last ? 0 : outputs * 0.25e-9;
+    return problem.flops() / (0.8 * use * use * peak_flops(dtype)) + copied;
 }
 
 std::unique_ptr<ConvKernel> make_direct(const ConvProblem& problem, DType dtype) {

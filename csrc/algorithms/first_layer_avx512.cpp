@@ -1,0 +1,1 @@
+#include "algorithms/first_layer.hpp"

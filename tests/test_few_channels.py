@@ -1,0 +1,116 @@
+"""Convolutions of few channels per group, drawn at random: first layers, depthwise, image filters, small planes.
+
+Their kernels cut rows into vectors in many ways (masked ends, several rows or planes in a vector, outputs that begin
+anywhere in a cache line), so odd sizes are drawn by a seed, with integer values: the right answer is exact.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+from support import REASONS
+from test_isa import isas
+
+import fastconv
+from fastconv.testing import ConvCase, conv_inputs
+
+pytestmark = pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+SEEDS = range(150)
+
+
+def drawn(seed: int) -> ConvCase:
+    """A problem: kind, sizes, window and layout follow from the seed."""
+    rng = np.random.default_rng(seed)
+
+    def one(*choices: int) -> int:
+        return int(rng.choice(choices))
+
+    kind = seed % 3
+    kernel = [(one(1, 2, 3, 4, 5, 7), one(1, 2, 3, 5, 7)), (one(3, 5),) * 2, (one(3, 5, 7, 9, 15), one(3, 7, 11, 15))][
+        kind
+    ]
+    stride = (one(1, 1, 2, 3),) * 2 if rng.random() < 0.8 else (one(1, 2, 3), one(1, 2, 4))
+    dilation = (1, 1) if rng.random() < 0.7 else (one(1, 2), one(1, 2, 3))
+    padding = tuple((one(0, 1, 2, k // 2), one(0, 1, 3, k // 2)) for k in kernel)
+    least = [max(1, (k - 1) * d + 1 - sum(p)) for k, d, p in zip(kernel, dilation, padding, strict=True)]
+    most = int(rng.choice([9, 18, 40, 230]))
+    height, width = (
+        int(rng.integers(n, max(n + 1, limit))) for n, limit in zip(least, (min(most, 40), most), strict=True)
+    )
+    c = [one(1, 2, 3, 4), one(1, 3, 17, 40), 1][kind]
+    k = [one(1, 2, 5, 8, 19, 33), c * one(1, 1, 2, 3), one(1, 1, 2)][kind]
+    return ConvCase(
+        (height, width), kernel, c=c, k=k, n=one(1, 2), stride=stride, padding=padding, dilation=dilation,
+        groups=[1, c, 1][kind], channels_last=bool(rng.random() < 0.3),
+        dtype="float64" if rng.random() < 0.15 else "float32",
+        padding_mode="edge" if rng.random() < 0.2 else "constant",
+    )  # fmt: skip
+
+
+class Threads:
+    """For the length of a block."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.before = threads, fastconv.get_num_threads()
+
+    def __enter__(self) -> None:
+        fastconv.set_num_threads(self.threads)
+
+    def __exit__(self, *_: object) -> None:
+        fastconv.set_num_threads(self.before)
+
+
+def check(seed: int) -> None:
+    """Every exact algorithm, eager and planned into an output that begins anywhere, on one thread and on three."""
+    case = drawn(seed)
+    x, w, b = conv_inputs(case, "integers")
+    right = oracles.taps_conv(case, x, w, b)
+    cpp = fastconv.get_backend("cpp")
+    rng = np.random.default_rng(seed + 1000)
+    for algorithm in [a.name for a in cpp.algorithms() if a.exact_on_integers]:
+        found = []
+        for threads in (1, 3):
+            with Threads(threads):
+                try:
+                    y = fastconv.conv2d(x, w, b, **case.keywords, backend="cpp", algorithm=algorithm)
+                except fastconv.GeometryError:  # it cannot do this case
+                    break
+                plan = fastconv.plan_conv2d(
+                    x.shape, w, b, **case.keywords, backend="cpp", algorithm=algorithm, dtype=case.dtype
+                )
+                room = np.full(y.size + 16, -7, y.dtype)
+                start = int(rng.integers(0, 16))
+                out = room[start : start + y.size].reshape(y.shape)
+                plan(x, out=out)
+                assert (np.delete(room, np.s_[start : start + y.size]) == -7).all(), (algorithm, case.name)
+                found += [y, out]
+        for y in found:
+            assert np.array_equal(y, right), (algorithm, case.name)
+    # one NaN reaches the windows that see it and no others
+    x[0, 0, 0, 0], w = np.nan, np.ones_like(w)
+    y = fastconv.conv2d(x, w, b, **case.keywords, backend="cpp")
+    seen = np.isnan(oracles.taps_conv(case, x, w, b))
+    assert np.array_equal(np.isnan(y), seen), case.name
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_drawn(seed: int) -> None:
+    check(seed)
+
+
+@pytest.mark.parametrize("isa", isas() or ["none"])
+def test_drawn_with_instruction_set(isa: str) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)])
+    program = "import test_few_channels as t\nfor seed in list(t.SEEDS)[::2]: t.check(seed)\nprint('right')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=400, check=False,
+        env={**os.environ, "FASTCONV_ISA": isa, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "right\n"
