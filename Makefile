@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find src csrc -type f 
 OUTPUT := demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint format demo docs bench bench-quick clean
+.PHONY: help test lint format demo docs bench bench-quick bench-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,12 +47,16 @@ docs: $(VENV)/.has-docs  ## the documentation site, into build/docs/html; a warn
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs/html
 	@echo "open build/docs/html/index.html"
 
-bench: $(VENV)/.has-bench  ## every layer of every network, every backend, forward, backward, pooling, padding
+bench: $(VENV)/.has-bench  ## every layer of every network, every backend, forward and backward; a report in .benchmarks
 	@mkdir -p .benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-json=.benchmarks/bench.json
+	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/bench_regression.py \
+		--benchmark-json=.benchmarks/bench.json --report=.benchmarks/report.html
 
 bench-quick: $(VENV)/.has-bench  ## the same in short, under two minutes
-	$(BIN)/python -m pytest benchmarks --quick
+	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/bench_regression.py --quick --report=.benchmarks/report.html
+
+bench-check: $(VENV)/.has-bench  ## nothing became slower than the saved baseline, by more than noise
+	$(BIN)/python -m pytest benchmarks/bench_regression.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist $(OUTPUT) .benchmarks src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,15 +15,16 @@ import pytest
 import fastconv
 from fastconv.bench import find_layers
 from fastconv.bench.peers import PEERS
-from fastconv.bench.runner import Case, Settings, run
+from fastconv.bench.runner import Case, Row, Settings, run
 
 CASES = (("happy", 16), ("happy", 64), ("signs", 16), ("signs", 64), ("cifar20", 64))
 
 
 @pytest.mark.parametrize(("name", "batch"), CASES)
 def bench_training_step(
-    name: str, batch: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
-) -> None:
+    name: str, batch: int, rows: list[Row], request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
     (layer,) = find_layers([f"training/{name}"])
     quick, threads = request.config.getoption("--quick"), fastconv.get_num_threads()
     peers = [PEERS["torch"]] if importlib.util.find_spec("torch") is not None else []
@@ -33,6 +34,7 @@ def bench_training_step(
     )  # fmt: skip
     (measured,) = run([Case(layer, threads, batch)], settings, peers)
     rates = {row.contender: batch / row.seconds for row in measured.rows if row.seconds is not None}
+    rows += measured.rows
     wrong = [row for row in measured.rows if row.status in ("wrong", "failed")]
     assert not wrong, wrong[0].note
     line = f"{name} batch {batch}, {threads} threads: " + ", ".join(f"{w} {r:,.0f}/s" for w, r in rates.items())
@@ -40,4 +42,4 @@ def bench_training_step(
     mine = [rate for who, rate in rates.items() if who.startswith("fastconv")]
     if others and mine:
         line += f", ratio {max(mine) / max(others):.2f}"
-    record_property("training", line)
+    record_property("line", line)

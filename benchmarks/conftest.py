@@ -3,13 +3,17 @@
 Run them by ``make bench`` and ``make bench-quick``, or ``python -m pytest benchmarks --quick -k depthwise``. Layers,
 arrays and the check come from ``fastconv.bench``, as for ``fastconv bench``; here every call is timed by
 pytest-benchmark, one after the other, and can be saved and compared (``--benchmark-autosave``,
-``--benchmark-compare``).
+``--benchmark-compare``). ``--report FILE`` writes the page of ``fastconv bench --html``. Whether anything became slower
+than the saved baseline is for ``bench_regression.py`` to say (``make bench-check``).
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import pathlib
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -18,7 +22,8 @@ import fastconv
 from fastconv.bench import QUICK, SUITES, Layer, Problem
 from fastconv.bench.machine import describe, limits, summary
 from fastconv.bench.problem import promised
-from fastconv.bench.runner import Row, rate
+from fastconv.bench.report import html
+from fastconv.bench.runner import Row, Settings, as_json, rate
 from fastconv.bench.table import plain_lines
 
 _ROWS: list[Row] = []
@@ -30,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastconv")
     group.addoption("--quick", action="store_true", help="the quick suite with short timings: under two minutes")
     group.addoption("--batch", type=int, default=1, help="number of images (1)")
+    group.addoption("--report", metavar="FILE", help="write the report there, and its figures beside it as JSON")
+    group.addoption("--update-baseline", action="store_true", help="save a new baseline instead of checking against it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @functools.cache
 def _machine() -> dict[str, Any]:
-    return describe() | {"limits": limits(0.3)}
+    return describe() | {"limits": limits(0.3, [fastconv.get_num_threads()])}
 
 
 def pytest_report_header() -> list[str]:
@@ -61,15 +68,33 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line)
     for report in terminalreporter.stats.get("passed", ()):
         for kind, line in report.user_properties:
-            if kind == "training":
+            if kind == "line":
                 terminalreporter.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The report of ``fastconv bench``, of what was measured here."""
+    if not (given := session.config.getoption("--report")) or not _ROWS:
+        return
+    page = pathlib.Path(given)
+    told = as_json([], Settings(), machine=_machine(), command="make bench")
+    told["rows"] = [asdict(row) for row in _ROWS]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    page.write_text(html(told), encoding="utf-8")
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Where every measured row goes: into the table and the report."""
+    return _ROWS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Layers x backends for every benchmark that names the operations it is for (``OPERATIONS`` of its module)."""
     operations = getattr(metafunc.module, "OPERATIONS", ())
     backward = getattr(metafunc.module, "BACKWARD", False)
-    if "layer" not in metafunc.fixturenames:
+    if "backend" not in metafunc.fixturenames:
         return
     suites = [QUICK] if metafunc.config.getoption("--quick") else list(SUITES.values())
     layers = {layer.name: layer for suite in suites for layer in suite}
@@ -98,7 +123,8 @@ def run_layer(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Layer
         if backend == "reference" and problem.outputs > _REFERENCE_OUTPUTS[quick]:
             pytest.skip(f"{problem.outputs} outputs are too many for naive loops")
         call, algorithm = problem.call(backend), problem.algorithm(backend)
-        difference = problem.check(call(), promised(backend, algorithm))
+        result = call()
+        difference = problem.check(result, promised(backend, algorithm))
         assert difference.ok, f"differs by {difference.largest:.3g}, {difference.share:.3g} times what is allowed"
         benchmark.group = layer.name
         benchmark(call)
@@ -107,7 +133,7 @@ def run_layer(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Layer
         row = Row(
             layer.name, layer.op, backend, algorithm, median, spread / median, gflops, gbs, difference.largest,
             difference.share, True, kind=layer.kind, threads=fastconv.get_num_threads(), batch=batch,
-            flops=problem.flops, bytes=problem.bytes, best=benchmark.stats.stats.min,
+            flops=problem.flops, bytes=problem.bytes, error=problem.distance(result)[1], best=benchmark.stats.stats.min,
         )  # fmt: skip
         _ROWS.append(row)
         benchmark.extra_info.update(

@@ -12,7 +12,8 @@ from .svg import MARKS, Canvas, Log, ticks_of
 
 __all__ = ["Axis", "Dots", "Point", "by_kind", "dots", "mark_of", "roofline", "times"]
 
-LIBRARIES = ("torch", "onnxruntime", "openvino", "ncnn", "mnn", "tensorflow", "jax", "scipy", "opencv")
+LIBRARIES = ("torch", "onnxruntime", "openvino", "ncnn", "mnn", "tensorflow", "jax", "scipy", "opencv",
+             "numpy", "numba", "cython", "reference")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Axis:
 
 def mark_of(name: str) -> tuple[str, str]:
     """(shape, class of the colour) of a library: the same in every picture."""
-    i = LIBRARIES.index(name) if name in LIBRARIES else len(LIBRARIES)
-    return (MARKS[i % len(MARKS)], f"lib-{name}") if name in LIBRARIES else ("circle", "ours")
+    if name not in LIBRARIES:
+        return "circle", "ours"
+    return MARKS[LIBRARIES.index(name) % len(MARKS)], f"lib-{name}"
 
 
 def times(ratio: float) -> str:

@@ -26,10 +26,11 @@ def headline(run: Run) -> str:
     faster, slower = (sum(a.verdict == v for a in pairs) for v in (1, -1))
     mean = geometric_mean(a.ratio for a in pairs)
     level = len(pairs) - faster - slower
-    others = len(run.libraries())
-    rest = " and ".join([f"level on {level}"] * bool(level) + [f"slower on {slower}"])
+    others, backends = len(run.libraries()), set(run.libraries()) <= {"numpy", "numba", "cython", "reference"}
+    what = "other backend" + "s" * (others > 1) if backends else "other library" if others == 1 else "other libraries"
+    rest = " and ".join([f"level on {level}"] * bool(level) + [f"slower on {slower or 'none'}"])
     return (
-        f"fastconv is faster than the best of {others} other {'library' if others == 1 else 'libraries'} on {faster} "
+        f"fastconv is faster than the best of {others} {what} on {faster} "
         f"of {count(len(pairs), 'layer')}, {rest}; {times(mean)} as fast in the mean."
     )
 

@@ -8,6 +8,7 @@ __all__ = ["PAGE", "PICTURE"]
 _LIBRARIES = {
     "torch": "#e2562d", "onnxruntime": "#2f7fd6", "openvino": "#9060d8", "ncnn": "#2a9d5c", "mnn": "#129aa8",
     "tensorflow": "#d39300", "jax": "#d2519b", "scipy": "#75839a", "opencv": "#a36f3e",
+    "numpy": "#2f7fd6", "numba": "#2a9d5c", "cython": "#d39300", "reference": "#75839a",
 }  # fmt: skip
 _LIGHT = {"ink": "#16191d", "soft": "#5b6470", "paper": "#ffffff", "card": "#f5f6f8", "grid": "#e3e6ea",
           "bad": "#b3261e", "good": "#1a7f4b", "shade": "#fbeceb"}  # fmt: skip
