@@ -129,7 +129,7 @@ def test_chain():
     handed_on(x + 1)
     np.testing.assert_array_equal(first, kept)
     assert chain.flops == plan.flops
-    assert chain.describe() == plan.describe()
+    assert plan.describe() in chain.describe()
 
 
 def test_half_precision_and_casts():

@@ -211,6 +211,7 @@ class DepthwiseLast final : public ConvKernel {
     }
 
     size_t scratch_bytes() const override { return static_cast<size_t>(p_.kernel[1]) * sizeof(T*); }
+    bool takes_bands() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;

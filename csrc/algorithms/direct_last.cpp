@@ -86,6 +86,8 @@ class DirectLast final : public ConvKernel {
                static_cast<size_t>(p_.taps()) * sizeof(int64_t);
     }
 
+    bool takes_bands() const override { return true; }
+
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const ScratchShare share = scratch_share();
@@ -127,7 +129,8 @@ class DirectLast final : public ConvKernel {
         const auto fits = [&] {
             l.rows = ceil_div(height, l.row_bands);
             l.columns = ceil_div(width, l.column_bands);
-            return band_pixels(l) * p_.in_channels <= budget && l.rows * l.columns * p_.out_channels <= written;
+            return band_pixels(l) * p_.in_channels <= budget &&
+                   l.rows * l.columns * p_.out_channels <= written;
         };
         while (!fits()) {
             if (l.rows > 1) {

@@ -170,8 +170,12 @@ class Winograd final : public ConvKernel {
         const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (0.85 * peak);
         const double transforms = tiles * lane_cycle * p * (13.0 * c + 13.0 * k);
         const double weights = static_cast<double>(panels_ * panel_size_) * sizeof(T);
-        const double passes =
-            static_cast<double>(cut(1, {1, SIZE_MAX}).count + cut(16, {1, SIZE_MAX}).count) / 17.0;
+        const auto passes_of = [&](int64_t batch) {
+            return static_cast<double>(cut(batch, {1, SIZE_MAX}).count);
+        };
+        const double passes = p_.batch_hint > 0
+                                  ? passes_of(p_.batch_hint) / static_cast<double>(p_.batch_hint)
+                                  : (passes_of(1) + passes_of(16)) / 17.0;
         const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 25e9 : 0;
         return multiply + transforms + stream;
     }
@@ -217,7 +221,8 @@ class Winograd final : public ConvKernel {
         const int64_t most = most_tiles(share.budget);
         int64_t count = ceil_div(tiles, most);
         if (threads > 1 && count < 4 * threads) count = round_up(count, threads);
-        if (threads > 1 && tiles < count * rows && shared_bytes(tiles, threads) <= workspace_limit())
+        const bool few = count <= 4 * threads && 4 * tiles < 3 * count * rows;
+        if (threads > 1 && few && shared_bytes(tiles, threads) <= workspace_limit())
             return {tiles, tiles, 1, true};
         return {tiles, ceil_div(tiles, count), count, false};
     }

@@ -96,12 +96,13 @@ class WinogradTiles final : public ConvKernel {
 
     size_t scratch_bytes() const override {
         const TileBox box = cut_tiles(p_, tiling_, machine_of<T>(), 1).largest;
-        return static_cast<size_t>(input_size(box) + product_size(box) + strip_size()) * sizeof(T);
+        return static_cast<size_t>(input_size(box) + product_size(box) + strip_size()) * sizeof(T) +
+               static_cast<size_t>(tiling_.groups() * blocks_) * sizeof(int64_t);
     }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
-        const int threads = num_threads();
+        const int threads = scratch_share().threads;
         const int64_t wanted = threads == 1 ? 1 : ceil_div(3 * threads, args.batch);
         const TileCut cut = cut_tiles(p_, tiling_, machine_of<T>(), wanted);
         const int64_t boxes = args.batch * cut.boxes();
@@ -111,14 +112,15 @@ class WinogradTiles final : public ConvKernel {
                 const Box box = box_at(cut, i);
                 ScratchFrame frame;
                 T* const inputs = frame.take<T>(input_size(box.size));
-                parallel_for(blocks_, [&](int64_t block) { transform(args, box, block, inputs); });
-                parallel_for(panels_, [&](int64_t panel) {
+                parallel_for(blocks_, [&](int64_t block) { transform(args, box, block, inputs); }, threads);
+                const auto run_panel = [&](int64_t panel) {
                     ScratchFrame inner;
                     multiply(args, box, panel, inputs, inner.take<T>(product_size(box.size)));
-                });
+                };
+                parallel_for(panels_, run_panel, threads);
             }
         } else {
-            parallel_for(boxes, [&](int64_t i) {
+            const auto run_box = [&](int64_t i) {
                 const Box box = box_at(cut, i);
                 ScratchFrame frame;
                 T* const inputs = frame.take<T>(input_size(box.size));
@@ -126,7 +128,8 @@ class WinogradTiles final : public ConvKernel {
                 for (int64_t block = 0; block < blocks_; block++) transform(args, box, block, inputs);
                 for (int64_t panel = 0; panel < panels_; panel++)
                     multiply(args, box, panel, inputs, products);
-            });
+            };
+            parallel_for(boxes, run_box, threads);
         }
         if (clamp_of(args.activation) == Clamp::none && args.activation != Activation::none) activate(args);
     }

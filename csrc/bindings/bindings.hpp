@@ -10,6 +10,7 @@ namespace fastconv {
 
 namespace py = pybind11;
 
+void register_chain(py::module_& m);
 void register_conv(py::module_& m);
 void register_grad(py::module_& m);
 void register_runtime(py::module_& m);

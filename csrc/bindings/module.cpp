@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
         "functions.";
     fastconv::register_runtime(m);
     fastconv::register_conv(m);
+    fastconv::register_chain(m);
     fastconv::register_pool(m);
     fastconv::register_pad(m);
     fastconv::register_grad(m);

@@ -10,6 +10,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/prepared.hpp"
 #include "plan/conv.hpp"
 #include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
@@ -49,77 +50,6 @@ ConvProblem make_problem(bool channels_last, int64_t in_channels, int64_t out_ch
     }
     return p;
 }
-
-// A prepared algorithm with what a call needs beside the arrays.
-struct Prepared {
-    ConvProblem problem;
-    DType dtype;
-    const ConvAlgorithm* algorithm;
-    std::unique_ptr<ConvKernel> kernel;
-
-    Prepared(const ConvProblem& p, const py::object& type, const std::string& name)
-        : problem(p), dtype(float_dtype(type)) {
-        if (name == "auto") {
-            algorithm = &choose_conv_algorithm(p, dtype);
-        } else {
-            algorithm = find_conv_algorithm(name);
-            if (algorithm == nullptr) throw py::value_error("no algorithm is called '" + name + "'");
-            const std::string reason = algorithm->why_not(p, dtype);
-            if (!reason.empty()) throw py::value_error(name + ": " + reason);
-        }
-        kernel = algorithm->make(p, dtype);
-    }
-
-    size_t workspace_bytes() const { return kernel->workspace_bytes(); }
-
-    // Checks x, add and out, and fills in what they say.
-    ConvArgs args(const py::array& x, const std::optional<py::array>& add, py::array& out,
-                  const std::optional<std::string>& act) const {
-        if (x.ndim() != 5) throw py::value_error("x must have five axes");
-        ConvArgs a{x.shape(0), nullptr, nullptr};
-        a.x = readable(x, dtype, x_shape(problem, a.batch), "x");
-        const auto y_shape = out_shape(problem, a.batch);
-        a.out = writeable(out, dtype, y_shape, "out");
-        if (add) a.add = readable(*add, dtype, y_shape, "add");
-        a.activation = activation(act);
-        return a;
-    }
-
-    void run(const ConvArgs& a) const {
-        if (a.batch == 0 || problem.out_channels == 0) return;
-        const py::gil_scoped_release nogil;
-        kernel->run(a);
-    }
-
-    void run_eager(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
-                   const std::optional<std::string>& act, py::array& out,
-                   const std::optional<py::array>& add) const {
-        ConvArgs a = args(x, add, out, act);
-        a.weight = readable(weight, dtype, weight_shape(problem), "weight");
-        if (bias) a.bias = readable(*bias, dtype, {problem.out_channels}, "bias");
-        run_unpacked(a);
-    }
-
-    // Runs with the weights as the caller has them.
-    void run_unpacked(ConvArgs& a) const {
-        if (a.batch == 0 || problem.out_channels == 0) return;
-        if (problem.flops() * static_cast<double>(a.batch) < kSmall && !kernel->keeps_packed()) {
-            kernel->run(a);
-            return;
-        }
-        const py::gil_scoped_release nogil;
-        std::shared_ptr<const void> packed;
-        if (kernel->keeps_packed()) {
-            packed = packed_weights(*kernel, a.weight, static_cast<size_t>(problem.weights() * item_size()));
-            a.packed = packed.get();
-        }
-        kernel->run(a);
-    }
-
-    int64_t item_size() const { return dtype == DType::f32 ? 4 : 8; }
-    // Below this many operations giving the interpreter's lock back costs more than it frees.
-    static constexpr double kSmall = 1e5;
-};
 
 // A whole eager call in one step, result included, for arrays of the user's rank that need no preparing.
 class EagerCall {
@@ -176,60 +106,6 @@ class EagerCall {
     py::dtype type_;
 };
 
-// Weights of a plan; replaced as a whole, so that a running call keeps the ones it began with.
-struct PlanWeights {
-    std::unique_ptr<void, void (*)(void*)> weight{nullptr, aligned_release};
-    std::unique_ptr<void, void (*)(void*)> bias{nullptr, aligned_release};
-    bool packed = false;
-};
-
-std::unique_ptr<void, void (*)(void*)> copy_of(const void* from, size_t bytes) {
-    std::unique_ptr<void, void (*)(void*)> copy(aligned_allocate(bytes), aligned_release);
-    std::memcpy(copy.get(), from, bytes);
-    return copy;
-}
-
-struct Plan {
-    std::shared_ptr<const Prepared> prepared;
-    std::optional<std::string> activation_name;
-    std::shared_ptr<const PlanWeights> weights;
-
-    Plan(std::shared_ptr<const Prepared> p, const py::array& weight, const std::optional<py::array>& bias,
-         const std::optional<std::string>& act)
-        : prepared(std::move(p)), activation_name(act) {
-        activation(act);
-        update(weight, bias);
-    }
-
-    void update(const py::array& weight, const std::optional<py::array>& bias) {
-        const Prepared& p = *prepared;
-        const size_t item = p.dtype == DType::f32 ? 4 : 8;
-        const void* from = readable(weight, p.dtype, weight_shape(p.problem), "weight");
-        auto fresh = std::make_shared<PlanWeights>();
-        if (const size_t bytes = p.kernel->packed_bytes(); bytes > 0) {
-            fresh->weight.reset(aligned_allocate(bytes));
-            p.kernel->pack(from, fresh->weight.get());
-            fresh->packed = true;
-        } else {
-            fresh->weight = copy_of(from, static_cast<size_t>(p.problem.weights()) * item);
-        }
-        if (bias) {
-            const void* values = readable(*bias, p.dtype, {p.problem.out_channels}, "bias");
-            fresh->bias = copy_of(values, static_cast<size_t>(p.problem.out_channels) * item);
-        }
-        weights = std::move(fresh);
-    }
-
-    void run(const py::array& x, py::array& out, const std::optional<py::array>& add) const {
-        ConvArgs a = prepared->args(x, add, out, activation_name);
-        const std::shared_ptr<const PlanWeights> mine = weights;
-        a.weight = mine->packed ? nullptr : mine->weight.get();
-        a.packed = mine->packed ? mine->weight.get() : nullptr;
-        a.bias = mine->bias.get();
-        prepared->run(a);
-    }
-};
-
 }  // namespace
 
 void register_conv(py::module_& m) {
@@ -241,14 +117,15 @@ void register_conv(py::module_& m) {
 
     py::class_<Prepared, std::shared_ptr<Prepared>>(m, "ConvKernel",
                                                     "An algorithm made ready for a problem and dtype.")
-        .def(py::init<const ConvProblem&, const py::object&, const std::string&>(), py::arg("problem"),
-             py::arg("dtype"), py::arg("algorithm"))
+        .def(py::init<const ConvProblem&, const py::object&, const std::string&, std::optional<size_t>,
+                      int64_t>(),
+             py::arg("problem"), py::arg("dtype"), py::arg("algorithm"),
+             py::arg("workspace_limit") = py::none(), py::arg("batch_hint") = 0)
         .def("run", &Prepared::run_eager, py::arg("x"), py::arg("weight"), py::arg("bias"),
              py::arg("activation"), py::arg("out"), py::arg("add") = py::none())
         .def_property_readonly("algorithm", [](const Prepared& p) { return p.algorithm->name; })
         .def_property_readonly("workspace_bytes", &Prepared::workspace_bytes)
-        .def("describe",
-             [](const Prepared& p) { return describe_conv(p.problem, p.dtype, p.algorithm->name); });
+        .def("describe", [](const Prepared& p) { return p.describe(); });
 
     py::class_<EagerCall>(
         m, "ConvCall",
@@ -257,8 +134,8 @@ void register_conv(py::module_& m) {
              py::arg("activation"), py::arg("rank"))
         .def("__call__", &EagerCall::operator(), py::arg("x"), py::arg("weight"), py::arg("bias"));
 
-    py::class_<Plan>(m, "ConvPlan",
-                     "A prepared algorithm with weights of its own; any number of threads may run it.")
+    py::class_<Plan, std::shared_ptr<Plan>>(
+        m, "ConvPlan", "A prepared algorithm with weights of its own; any number of threads may run it.")
         .def(py::init<std::shared_ptr<Prepared>, const py::array&, const std::optional<py::array>&,
                       const std::optional<std::string>&>(),
              py::arg("kernel"), py::arg("weight"), py::arg("bias"), py::arg("activation"))
@@ -266,9 +143,7 @@ void register_conv(py::module_& m) {
         .def("update", &Plan::update, py::arg("weight"), py::arg("bias"))
         .def_property_readonly("algorithm", [](const Plan& p) { return p.prepared->algorithm->name; })
         .def_property_readonly("workspace_bytes", [](const Plan& p) { return p.prepared->workspace_bytes(); })
-        .def("describe", [](const Plan& p) {
-            return describe_conv(p.prepared->problem, p.prepared->dtype, p.prepared->algorithm->name);
-        });
+        .def("describe", [](const Plan& p) { return p.prepared->describe(); });
 
     m.def(
         "conv_algorithms",
@@ -279,6 +154,25 @@ void register_conv(py::module_& m) {
             return all;
         },
         "(name, exact on integers, longest chain of additions) of every algorithm, best first.");
+    m.def(
+        "conv_candidates",
+        [](const ConvProblem& problem, const py::object& dtype) {
+            const DType type = float_dtype(dtype);
+            std::vector<std::tuple<std::string, double, size_t, bool, std::optional<std::string>>> all;
+            for (const ConvAlgorithm& a : conv_algorithms()) {
+                const std::string reason = a.why_not(problem, type);
+                if (reason.empty())
+                    all.emplace_back(a.name, a.predict(problem, type),
+                                     a.make(problem, type)->workspace_bytes(), a.automatic, std::nullopt);
+                else
+                    all.emplace_back(a.name, 0.0, 0, a.automatic, reason);
+            }
+            return all;
+        },
+        py::arg("problem"), py::arg("dtype"),
+        "(name, predicted seconds of an image on one thread, workspace in bytes, whether auto may take it, "
+        "why not) of "
+        "every algorithm.");
     m.def(
         "conv_why_not",
         [](const ConvProblem& problem, const py::object& dtype,

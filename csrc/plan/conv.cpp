@@ -65,31 +65,42 @@ const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dty
 }
 
 LimitedChoice choose_within(const ConvProblem& problem, DType dtype, size_t limit) {
-    LimitedChoice best{nullptr, nullptr};
+    LimitedChoice best{nullptr, nullptr}, smallest{nullptr, nullptr};
     double least = 0;
+    size_t bytes = 0;
     for (const ConvAlgorithm& candidate : conv_algorithms()) {
         if (!candidate.automatic || !candidate.why_not(problem, dtype).empty()) continue;
         std::unique_ptr<ConvKernel> kernel = candidate.make(problem, dtype);
         kernel->limit_workspace(limit);
-        if (kernel->workspace_bytes() > limit) continue;
+        if (const size_t needed = kernel->workspace_bytes(); needed > limit) {
+            if (smallest.algorithm == nullptr || needed < bytes) {
+                smallest = {&candidate, std::move(kernel)};
+                bytes = needed;
+            }
+            continue;
+        }
         const double time = candidate.predict(problem, dtype) * num_threads() / kernel->threads();
         if (best.algorithm == nullptr || time < least) {
             best = {&candidate, std::move(kernel)};
             least = time;
         }
     }
-    return best;
+    return best.algorithm != nullptr ? std::move(best) : std::move(smallest);
 }
 
-std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen) {
+std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen,
+                          size_t workspace) {
     std::string text;
     for (const ConvAlgorithm& candidate : conv_algorithms()) {
         char line[160];
+        const bool runs = chosen == candidate.name;
         const std::string reason = candidate.why_not(problem, dtype);
         if (reason.empty()) {
-            std::snprintf(line, sizeof line, "%c %-13s predicted %.1f us an image on one thread\n",
-                          chosen == candidate.name ? '*' : ' ', candidate.name,
-                          candidate.predict(problem, dtype) * 1e6);
+            const size_t bytes = runs ? workspace : candidate.make(problem, dtype)->workspace_bytes();
+            std::snprintf(line, sizeof line,
+                          "%c %-13s predicted %.1f us an image on one thread, workspace %zu bytes%s\n",
+                          runs ? '*' : ' ', candidate.name, candidate.predict(problem, dtype) * 1e6, bytes,
+                          candidate.automatic ? "" : ", only on request");
             text += line;
         } else {
             std::snprintf(line, sizeof line, "  %-13s ", candidate.name);

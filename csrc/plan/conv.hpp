@@ -51,7 +51,7 @@ class ConvKernel {
     virtual bool keeps_packed() const { return false; }
     // A number of its own, never used again.
     uint64_t serial() const { return serial_; }
-    // Channels first: whether a run heeds x_plane and out_plane. Channels last has nothing to heed.
+    // Whether rows can be computed by themselves: band_step holds and, channels first, x_plane and out_plane are heeded.
     virtual bool takes_bands() const { return false; }
     // Output rows that begin at a multiple of this have the same bits when they are computed by themselves.
     virtual int64_t band_step() const { return 1; }
@@ -103,15 +103,17 @@ const ConvAlgorithm* find_conv_algorithm(const std::string& name);
 // The automatic candidate with the least predicted time among those that accept; one choice per problem and machine.
 const ConvAlgorithm& choose_conv_algorithm(const ConvProblem& problem, DType dtype);
 
-// The same for a run within `limit` bytes of scratch, made ready; threads that the limit forbids count. Null if no
-// candidate keeps it.
+// The same for a run within `limit` bytes of scratch, made ready; threads that the limit forbids count. Where no
+// candidate keeps it, the one that needs least.
 struct LimitedChoice {
     const ConvAlgorithm* algorithm;
     std::unique_ptr<ConvKernel> kernel;
 };
 LimitedChoice choose_within(const ConvProblem& problem, DType dtype, size_t limit);
 
-// Every candidate with its predicted time or its reason, one per line, the chosen one marked.
-std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen);
+// Every candidate with its predicted time and workspace or its reason, one per line; the chosen one, which needs
+// `workspace`, is marked.
+std::string describe_conv(const ConvProblem& problem, DType dtype, const std::string& chosen,
+                          size_t workspace);
 
 }  // namespace fastconv

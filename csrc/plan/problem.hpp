@@ -17,7 +17,8 @@ struct ConvProblem {
     // Padding is negative where a phase of a gradient begins or ends inside its input.
     int64_t in_size[3], kernel[3], stride[3], dilation[3], pad_lo[3], pad_hi[3];
     PadMode mode;
-    int64_t out_size[3];  // authoritative
+    int64_t out_size[3];     // authoritative
+    int64_t batch_hint = 0;  // images for which times are predicted; 0: one and sixteen alike
 
     int64_t group_in() const { return in_channels / groups; }
     int64_t group_out() const { return out_channels / groups; }

@@ -48,6 +48,7 @@ struct Arena {
     int depth = 0;
     std::vector<Block> blocks;
     size_t block = 0, used = 0;
+    size_t live = 0, peak = 0;  // bytes of the frames, now and at most
 
     size_t size() const {
         size_t sum = 0;
@@ -115,11 +116,13 @@ ScratchFrame::ScratchFrame() {
     arena_->depth++;
     block_ = arena_->block;
     used_ = arena_->used;
+    live_ = arena_->live;
 }
 
 ScratchFrame::~ScratchFrame() {
     arena_->block = block_;
     arena_->used = used_;
+    arena_->live = live_;
     if (--arena_->depth > 0) return;
     // Several blocks were needed: next time one block of their size serves, unless that is too much to keep.
     const size_t size = arena_->size();
@@ -144,6 +147,8 @@ void* ScratchFrame::take_bytes(size_t bytes) {
     if (a.block == a.blocks.size()) a.add(std::max(bytes, size_t{64} << 10));
     char* memory = a.blocks[a.block].memory + a.used;
     a.used += bytes;
+    a.live += bytes;
+    a.peak = std::max(a.peak, a.live);
     return memory;
 }
 
@@ -161,5 +166,18 @@ size_t release_scratch_memory() {
 }
 
 size_t scratch_bytes() { return held.load(); }
+
+size_t take_scratch_peak() {
+    Registry& all = registry();
+    const std::lock_guard<std::mutex> lock(all.mutex);
+    size_t sum = 0;
+    for (Arena* arena : all.arenas) {
+        if (arena->owned.exchange(true, std::memory_order_acquire)) continue;
+        sum += arena->peak;
+        arena->peak = 0;
+        arena->owned.store(false, std::memory_order_release);
+    }
+    return sum;
+}
 
 }  // namespace fastconv

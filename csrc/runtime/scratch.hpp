@@ -36,7 +36,7 @@ class ScratchFrame {
 
   private:
     struct Arena* arena_;
-    size_t block_, used_;
+    size_t block_, used_, live_;
 };
 
 // Frees the scratch of every thread that holds no frame now; returns the bytes freed.
@@ -44,5 +44,9 @@ size_t release_scratch_memory();
 
 // Bytes held by all threads.
 size_t scratch_bytes();
+
+// The most bytes that frames took at once, thread by thread, since the last call: what a run really used. Threads that
+// hold a frame now are left out.
+size_t take_scratch_peak();
 
 }  // namespace fastconv

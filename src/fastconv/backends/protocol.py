@@ -32,7 +32,9 @@ from numpy.typing import NDArray
 from ..geometry import PADDING_MODES, ConvGeometry, PadGeometry, PoolGeometry
 from . import composed
 
-__all__ = ["ACTIVATIONS", "FLOATS", "TIES", "Algorithm", "Array", "Backend", "ConvRun"]
+__all__ = [
+    "ACTIVATIONS", "FLOATS", "TIES", "Algorithm", "Array", "Backend", "Candidate", "ChainRun", "ConvRun", "PoolStep"
+]  # fmt: skip
 
 Array: TypeAlias = NDArray[Any]
 
@@ -52,6 +54,41 @@ class Algorithm:
     name: str
     exact_on_integers: bool = True
     chain: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a backend knows beforehand of one algorithm and one problem.
+
+    ``seconds`` is predicted, for one image on one thread; ``why_not`` is None where the algorithm takes the problem.
+    """
+
+    name: str
+    seconds: float
+    workspace_bytes: int
+    automatic: bool
+    why_not: str | None
+
+
+@dataclass(frozen=True)
+class PoolStep:
+    """A pooling as a step of a chain: the maximum, or the mean."""
+
+    geometry: PoolGeometry
+    average: bool
+
+
+class ChainRun(Protocol):
+    """Several steps made ready to run as one."""
+
+    def run(self, x: Array, out: Array, add: Array | None) -> None:
+        """Run the steps; ``add`` (only where the last is a convolution) comes before the last activation."""
+
+    def workspace_bytes(self, batch: int) -> int:
+        """Scratch memory of a run, at most."""
+
+    def describe(self, first: int) -> str:
+        """What runs in one pass and why the rest does not; steps are counted from ``first``."""
 
 
 class ConvRun(Protocol):
@@ -141,6 +178,15 @@ class Backend(abc.ABC):
     ) -> ConvRun:  # fmt: skip
         """Make a convolution ready; a backend that packs nothing keeps geometry and weights."""
         return _PlainRun(self, geometry, weight, bias, activation, algorithm)
+
+    def candidates(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> Sequence[Candidate]:
+        """Every algorithm with its predicted time, fastest first; without a model, in the order of the list."""
+        reasons = [(a.name, self.why_not(a.name, geometry, dtype)) for a in self.algorithms()]
+        return [Candidate(name, 0.0, 0, True, why_not) for name, why_not in reasons]
+
+    def chain(self, steps: Sequence[ConvRun | PoolStep]) -> ChainRun | None:
+        """Plans of this backend and poolings made into one run, or None: they then run one after the other."""
+        return None
 
     @abc.abstractmethod
     def conv_backward_data(self, geometry: ConvGeometry, grad_output: Array, weight: Array, dx: Array) -> None:
@@ -280,12 +326,12 @@ class _PlainRun:
         self.update(weight, bias)
 
     def update(self, weight: Array, bias: Array | None) -> None:
-        self.weight = weight.copy()
-        self.bias = None if bias is None else bias.copy()
+        self.weights = weight.copy(), None if bias is None else bias.copy()  # at once: another thread may be running
 
     def run(self, x: Array, out: Array, add: Array | None) -> None:
         assert add is None  # this backend does not fuse additions: ops adds
-        self.backend.conv(self.geometry, x, self.weight, self.bias, self.activation, out, self.algorithm)
+        weight, bias = self.weights
+        self.backend.conv(self.geometry, x, weight, bias, self.activation, out, self.algorithm)
 
     def describe(self) -> str:
         return f"{self.backend.name}: {self.algorithm}"

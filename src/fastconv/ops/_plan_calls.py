@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..backends import registry
-from ..backends.protocol import Array, Backend, ConvRun
+from ..backends.protocol import Array, Backend, Candidate, ConvRun
 from ..errors import DTypeError, GeometryError
 from ..geometry import ConvGeometry, conv_geometry
 from ._arrays import Frame, kernel_dtype, new_or_checked, real_array
@@ -20,9 +19,13 @@ from ._conv_calls import check_algorithm, check_bias
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial
 
-__all__ = ["ChainPlan", "ConvPlan", "make_chain", "make_plan"]
+__all__ = ["ConvPlan", "make_plan"]
 
-_REPEATS = 5  # runs of each algorithm while tuning, after one to warm up; their median counts
+_TRIED = 3  # algorithms that tuning times: those predicted to be fastest
+_REPEATS = 7  # runs of each, after one to warm up, in turns; their median counts
+# what tuning found: algorithm by problem, dtype, batch, threads and instruction set, on this process's processor
+_tuned: dict[tuple[Any, ...], str] = {}
+_TUNED_KEPT = 4096
 
 
 class ConvPlan:
@@ -88,12 +91,15 @@ class ConvPlan:
                 return out
         return self._checked(x, out, add)
 
-    def _checked(self, x: Any, out: Array | None, add: Any) -> Array:
-        func, frame, run = self._func, self._frame, self._run
-        x = real_array(func, "x", x)
+    def _check_x(self, func: str, x: Array) -> None:
         if x.shape[x.ndim - len(self._x_shape) :] != self._x_shape or x.ndim - len(self._x_shape) not in (0, 1):
             sizes = ", ".join(map(str, self._x_shape))
             raise GeometryError(f"{func}: x must have shape (N, {sizes}) with any N, or ({sizes}), received {x.shape}")
+
+    def _checked(self, x: Any, out: Array | None, add: Any) -> Array:
+        func, frame, run = self._func, self._frame, self._run
+        x = real_array(func, "x", x)
+        self._check_x(func, x)
         shape = (*x.shape[: x.ndim - len(self._x_shape)], *self._y_shape)
         other = None if add is None else real_array(func, "add", add)
         if other is not None and other.shape != shape:
@@ -135,6 +141,10 @@ class ConvPlan:
         """Shape of the result for the planned number of images."""
         return (self._batch, *self._y_shape)
 
+    def candidates(self) -> Sequence[Candidate]:
+        """What is known of every algorithm beforehand: predicted time, workspace, or why it cannot; fastest first."""
+        return self._backend.candidates(self._frame.geometry, self._frame.dtype)
+
     def describe(self) -> str:
         """Say what was planned, which algorithms there are, which was chosen, and why."""
         g = self._geometry
@@ -142,28 +152,51 @@ class ConvPlan:
         return f"{problem}, {self.flops / 1e6:.3g} MFLOP\n{self._run.describe()}"
 
     def tune(self) -> ConvPlan:
-        """Time every algorithm that can do the planned problem and keep the fastest, for this plan only.
+        """Time the three algorithms predicted to be fastest on the planned problem; this plan takes the best.
 
-        A plan for one named algorithm stays as it is. Returns the plan itself.
+        What was found is remembered by the process, so that a second plan for the same problem does not measure
+        again. A plan for one named algorithm stays as it is. Returns the plan itself.
         """
         if self._asked != "auto":
             return self
         frame = self._frame
-        x = np.zeros(frame.geometry.x_shape(self._batch), frame.dtype)
-        y = np.empty(frame.geometry.out_shape(self._batch), frame.dtype)
-        names = [a.name for a in self._backend.algorithms()]
-        timed = []
+        config = self._backend.config()
+        key = (
+            self._backend.name, frame.geometry, frame.dtype, self._fused, self._batch, self._limit,
+            config.get("threads"), config.get("isa"),
+        )  # fmt: skip
         with self._lock:
-            for name in names:
-                if self._backend.why_not(name, frame.geometry, frame.dtype) is None:
-                    try:
-                        run = self._make(name)
-                    except GeometryError:  # more workspace than allowed
-                        continue
-                    timed.append((_seconds(run, x, y), name, run))
-            if timed:
-                _, self._algorithm, self._run = min(timed, key=lambda t: t[0])
+            name = _tuned.get(key)
+            if name is None:
+                runs = self._fastest_predicted()
+                if not runs:
+                    return self
+                x = np.zeros(frame.geometry.x_shape(self._batch), frame.dtype)
+                name = _fastest(runs, x, np.empty(frame.geometry.out_shape(self._batch), frame.dtype))
+                if len(_tuned) >= _TUNED_KEPT:
+                    _tuned.clear()
+                _tuned[key] = name
+                run = next(r for r in runs if r.algorithm == name)
+            elif name == self._run.algorithm:
+                return self
+            else:
+                run = self._make(name)
+            self._algorithm, self._run = name, run
         return self
+
+    def _fastest_predicted(self) -> list[ConvRun]:
+        """Runs of the few algorithms that promise most, the one that runs now among them, within the limit."""
+        runs = [self._run]
+        for candidate in self.candidates():
+            if len(runs) == _TRIED:
+                break
+            if candidate.why_not is not None or not candidate.automatic or candidate.name == self._run.algorithm:
+                continue
+            try:
+                runs.append(self._make(candidate.name))
+            except GeometryError:  # more workspace than allowed
+                continue
+        return runs
 
     def update(self, weight: Any, bias: Any = None) -> None:
         """Take new weights of the same shape; calls that are running finish with the old ones."""
@@ -172,80 +205,21 @@ class ConvPlan:
             raise GeometryError(f"{self._func}: weight must have shape {self._weight_shape}, received {array.shape}")
         vector = check_bias(self._func, bias, self._geometry.out_channels)
         with self._lock:
-            self._take(array, vector)
+            self._weight, self._bias = self._frame.weight(array), self._frame.vector(vector)
+            self._run.update(self._weight, self._bias)
 
 
-def _seconds(run: ConvRun, x: Array, y: Array) -> float:
-    times = []
-    for _ in range(_REPEATS + 1):
-        start = time.perf_counter()
-        run.run(x, y, None)
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[_REPEATS // 2]
-
-
-class ChainPlan:
-    """Plans that run one after the other, from :func:`plan_chain`; call it as ``chain(x, out=None)``."""
-
-    def __init__(self, steps: Sequence[Callable[..., Any]]) -> None:
-        self._steps = tuple(steps)
-        self._kept = threading.local()  # each thread has its own buffers: calls at once do not meet
-
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """Run the steps; only the last result is new, or ``out``."""
-        buffers = self._buffers()
-        last = len(self._steps) - 1
-        y = x
-        for i, step in enumerate(self._steps):
-            if i == last:
-                break
-            if not isinstance(step, ConvPlan):
-                y = step(y)
-                continue
-            head = np.shape(y)[: np.ndim(y) - len(step._x_shape)]
-            shape = (*head, *step._y_shape)
-            into = buffers.get(i)
-            if into is None or into.shape != shape:
-                into = buffers[i] = np.empty(shape, step._dtype)
-            y = step(y, out=into)
-        result: Array = self._steps[last](y) if out is None else self._steps[last](y, out=out)
-        # a last step that hands its input on must not hand out a buffer that the next call overwrites
-        return result.copy() if any(np.may_share_memory(result, b) for b in buffers.values()) else result
-
-    def _buffers(self) -> dict[int, Array]:
-        kept: dict[int, Array] | None = getattr(self._kept, "buffers", None)
-        if kept is None:
-            kept = self._kept.buffers = {}
-        return kept
-
-    @property
-    def _plans(self) -> list[Any]:
-        return [s for s in self._steps if isinstance(s, (ConvPlan, ChainPlan))]
-
-    @property
-    def algorithm(self) -> str:
-        """The algorithms of the plans, in order."""
-        return " + ".join(p.algorithm for p in self._plans)
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of the plans together."""
-        return sum(p.flops for p in self._plans)
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Bytes of scratch that the plans use, one at a time."""
-        return max((p.workspace_bytes for p in self._plans), default=0)
-
-    def describe(self) -> str:
-        """Describe every plan."""
-        return "\n".join(p.describe() for p in self._plans)
-
-    def tune(self) -> ChainPlan:
-        """Tune every plan; returns the chain itself."""
-        for plan in self._plans:
-            plan.tune()
-        return self
+def _fastest(runs: Sequence[ConvRun], x: Array, y: Array) -> str:
+    """The algorithm that takes least time, by the median of runs in turns."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(_REPEATS + 1):
+        for run, taken in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run.run(x, y, None)
+            if turn > 0:
+                taken.append(time.perf_counter() - start)
+    medians = [sorted(taken)[_REPEATS // 2] for taken in times]
+    return runs[medians.index(min(medians))].algorithm
 
 
 def make_plan(
@@ -289,21 +263,3 @@ def make_plan(
         func, geometry, runs_on, result.newbyteorder("="), array, check_bias(func, bias, geometry.out_channels),
         activation, algorithm, max(1, batch), workspace_limit, bool(batch_invariant),
     )  # fmt: skip
-
-
-def make_chain(plans: Any) -> ChainPlan:
-    func = "plan_chain"
-    if not isinstance(plans, Sequence) or isinstance(plans, (str, bytes)):
-        raise TypeError(f"{func}: plans must be a sequence of plans, received {type(plans).__name__}")
-    if not plans:
-        raise GeometryError(f"{func}: plans must hold at least one plan, received none")
-    for i, plan in enumerate(plans):
-        if not callable(plan):
-            raise TypeError(f"{func}: plans[{i}] is neither a plan nor a function, received {type(plan).__name__}")
-    for i, (a, b) in enumerate(itertools.pairwise(plans)):
-        if isinstance(a, ConvPlan) and isinstance(b, ConvPlan) and a._y_shape != b._x_shape:
-            raise GeometryError(
-                f"{func}: plans[{i}] gives (N, {', '.join(map(str, a._y_shape))}), but plans[{i + 1}] takes "
-                f"(N, {', '.join(map(str, b._x_shape))})"
-            )
-    return ChainPlan(plans)

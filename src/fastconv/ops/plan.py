@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..geometry import IntOrTuple, Padding
-from ._plan_calls import ChainPlan, ConvPlan, make_chain, make_plan
+from ._chain_calls import ChainPlan, make_chain
+from ._plan_calls import ConvPlan, make_plan
 
 __all__ = ["ChainPlan", "ConvPlan", "plan_chain", "plan_conv1d", "plan_conv2d", "plan_conv3d"]
 
@@ -74,9 +75,11 @@ def plan_conv2d(
     algorithm : str, default "auto"
         As in :func:`conv2d`.
     workspace_limit : int, optional
-        Bytes of scratch that the plan may use; slower algorithms that need less are taken instead.
+        Bytes of scratch that the plan may use, all threads together: blocks are made smaller, then fewer threads
+        used, or another algorithm taken. ``plan.workspace_bytes`` tells what a call uses at most.
     batch_invariant : bool, default True
-        Whether an image's result may not depend, bit for bit, on the batch it sits in.
+        Whether an image's result may not depend, bit for bit, on the batch it sits in. False lets the algorithm be
+        chosen for the planned number of images instead of one that serves small and large batches alike.
     backend : str, optional
         Who computes; by default the backend that is active now.
 
@@ -144,18 +147,23 @@ def plan_conv3d(
 
 
 def plan_chain(plans: Sequence[ConvPlan | ChainPlan | Callable[..., Any]]) -> ChainPlan:
-    """Run several plans one after the other; what lies between them is kept in a buffer that is used again.
+    """Run several plans one after the other, in one pass where that saves a trip to memory.
+
+    The ``cpp`` backend joins depthwise convolutions with the 1x1 convolutions around them, and convolutions with
+    the pooling that follows: a few rows of the first step are made, of them a few rows of the next, so that what
+    lies between stays in the cache. The bits are those of the steps run one by one. What is not joined runs step
+    after step through scratch memory; ``chain.describe()`` says what was joined and why the rest was not.
 
     Parameters
     ----------
     plans : sequence
-        Plans, each fitting the result of the one before, and functions of one array between or after them (a pooling
-        with its arguments bound by :func:`functools.partial`).
+        Plans, each fitting the result of the one before, and functions of one array between or after them. A max or
+        average pooling with its arguments bound by :func:`functools.partial` can be joined with the plan before it.
 
     Returns
     -------
     ChainPlan
-        Call it as ``chain(x, out=None)``.
+        Call it as ``chain(x, out=None, add=None)``; ``add`` is added before the activation of the last step.
 
     Raises
     ------
@@ -170,5 +178,8 @@ def plan_chain(plans: Sequence[ConvPlan | ChainPlan | Callable[..., Any]]) -> Ch
     >>> chain = fastconv.plan_chain([depthwise, pointwise])
     >>> chain(np.ones((1, 2, 4, 4), np.float32))[0, :, 0, 0]
     array([18., 18., 18.], dtype=float32)
+
+    A residual block adds its own input: ``chain(x, add=x)``. A convolution with its pooling is
+    ``plan_chain([plan, functools.partial(fastconv.max_pool2d, kernel_size=2)])``.
     """
     return make_chain(plans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import ConvGeometry
-from ..protocol import Algorithm, Array
+from ..protocol import Algorithm, Array, Candidate, ConvRun, PoolStep
 from . import _core
 
 __all__ = ["ConvKernels", "compiled_problem"]
@@ -36,8 +37,17 @@ def compiled_problem(geometry: ConvGeometry) -> _core.ConvProblem:
 
 
 @lru_cache(maxsize=1024)
-def _kernel(geometry: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> _core.ConvKernel:
-    return _core.ConvKernel(compiled_problem(geometry), dtype, algorithm)
+def _kernel(geometry: ConvGeometry, dtype: np.dtype[Any], algorithm: str, batch_hint: int = 0) -> _core.ConvKernel:
+    return _core.ConvKernel(compiled_problem(geometry), dtype, algorithm, None, batch_hint)
+
+
+def _chain_pool(step: PoolStep) -> _core.ChainPool:
+    g = step.geometry
+    counts = [g.window_counts(axis).tolist() if step.average else [] for axis in range(3)]
+    before = (g.padding[0][0], g.padding[1][0], g.padding[2][0])
+    return _core.ChainPool(
+        g.channels_last, g.channels, g.in_size, g.kernel, g.stride, g.dilation, before, g.out_size, counts
+    )
 
 
 class ConvKernels:
@@ -68,5 +78,20 @@ class ConvKernels:
         self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,
         algorithm: str, batch_hint: int, workspace_limit: int | None, batch_invariant: bool,
     ) -> _core.ConvPlan:  # fmt: skip
-        """Weights packed once; the same bits as the eager call."""
-        return _core.ConvPlan(_kernel(geometry, weight.dtype, algorithm), weight, bias, activation)
+        """Weights packed once; the same bits as the eager call, unless the choice is bounded or made for one batch."""
+        hint = 0 if batch_invariant else batch_hint
+        if workspace_limit is None:
+            kernel = _kernel(geometry, weight.dtype, algorithm, hint)
+        else:
+            limit = min(workspace_limit, sys.maxsize)
+            kernel = _core.ConvKernel(compiled_problem(geometry), weight.dtype, algorithm, limit, hint)
+        return _core.ConvPlan(kernel, weight, bias, activation)
+
+    def candidates(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> Sequence[Candidate]:
+        """Every algorithm with the time that the cost model predicts, fastest first, then those that cannot."""
+        found = [Candidate(*c) for c in _core.conv_candidates(compiled_problem(geometry), dtype)]
+        return sorted(found, key=lambda c: (c.why_not is not None, c.seconds))
+
+    def chain(self, steps: Sequence[ConvRun | PoolStep]) -> _core.ChainRun:
+        """Several steps in one call, joined where that saves a trip to memory."""
+        return _core.ChainRun([_chain_pool(s) if isinstance(s, PoolStep) else s for s in steps])
