@@ -33,6 +33,12 @@ bool needs_pass(Activation activation) {
     return activation != Activation::none && clamp_of(activation) == Clamp::none;
 }
 
+// Multiply-adds are an eighth of what these kernels take: memory is the rest.
+template <class T>
+double job_seconds(const ConvProblem& p, int64_t batch) {
+    return least_seconds<T>(8 * p.flops() * batch);
+}
+
 // Tasks for `units` equal pieces of work of `each` multiply-adds.
 int64_t task_count(int64_t units, double each) {
     const double worth = std::max(1.0, units * each / kTaskWork);
@@ -72,7 +78,7 @@ class DepthwiseFirst final : public ConvKernel {
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_band(args, unit / bands, part_of(p_.out_size[1], bands, unit % bands), plane);
         };
-        parallel_for(tasks, run_part, threads());
+        parallel_for(tasks, run_part, threads(), job_seconds<T>(p_, args.batch));
     }
 
   private:
@@ -153,11 +159,12 @@ class DepthwiseInPlace final : public ConvKernel {
             std::clamp<int64_t>(ceil_div(4 * num_threads(), planes), 1, ceil_div(height, 16));
         const int64_t units = planes * bands;
         const int64_t tasks = task_count(units, p_.flops() / 2 / p_.out_channels / bands);
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_plane(args, unit / bands, part_of(height, bands, unit % bands));
-        });
+        };
+        parallel_for(tasks, run_part, 0, job_seconds<T>(p_, args.batch));
     }
 
   private:
@@ -220,7 +227,7 @@ class DepthwiseLast final : public ConvKernel {
         const int64_t parts = std::max<int64_t>(1, std::min(ceil_div(p_.in_channels, 64), 16 / height));
         const int64_t units = args.batch * height * parts;
         const int64_t tasks = task_count(units, p_.flops() / 2 / height / parts);
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             const T** const taps = frame.take<const T*>(p_.kernel[1]);
             const Range part = part_of(units, tasks, task);
@@ -230,7 +237,8 @@ class DepthwiseLast final : public ConvKernel {
                 channels = {channels.begin * 64, std::min(channels.end * 64, p_.in_channels)};
                 run_row(args, outer / parts, row, channels, taps);
             }
-        });
+        };
+        parallel_for(tasks, run_part, 0, job_seconds<T>(p_, args.batch));
     }
 
   private:

@@ -5,6 +5,7 @@
 #include "algorithms/direct.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
+#include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
 #include "runtime/machine.hpp"
 #include "runtime/scratch.hpp"
@@ -85,7 +86,9 @@ class DirectFirst final : public ConvKernel {
         const Layout layout = lay_out(args.batch, share.threads, share.budget);
         const int64_t tasks =
             args.batch * p_.out_size[0] * layout.row_bands * layout.column_bands * layout.channel_chunks;
-        parallel_for(tasks, [&](int64_t task) { run_task(args, layout, task); }, share.threads);
+        parallel_for(
+            tasks, [&](int64_t task) { run_task(args, layout, task); }, share.threads,
+            least_seconds<T>(p_.flops() * args.batch));
     }
 
   private:

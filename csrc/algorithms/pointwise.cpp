@@ -64,7 +64,7 @@ class PointwiseFirst final : public ConvKernel {
                          part_of(row_blocks_, chunks, chunk), input, partial);
             }
         };
-        parallel_for(tasks, run_part, threads);
+        parallel_for(tasks, run_part, threads, least_seconds<T>(p_.flops() * args.batch));
     }
 
   private:

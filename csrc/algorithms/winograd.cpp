@@ -133,7 +133,9 @@ class Winograd final : public ConvKernel {
                                  cols_.data(),
                                  packed + panels_ * panel_size_,
                                  panels_ * width_};
-        const ScratchShare share = scratch_share();
+        ScratchShare share = scratch_share();
+        // A job of two halves that wait for each other must be worth it.
+        if (least_seconds<T>(p_.flops() * args.batch / 2.25) < kSmallJob) share.threads = 1;
         const Blocks b = cut(args.batch, share);
         if (b.shared) {
             ScratchFrame frame;

@@ -15,4 +15,10 @@ namespace fastconv {
 // Multiply-adds per second of one core at full rate, taken as the denominator of every prediction.
 double peak_flops(DType dtype);
 
+// What a job of so many operations takes at the least, as parallel_for wants to know it.
+template <class T>
+double least_seconds(double flops) {
+    return flops / peak_flops(sizeof(T) == 4 ? DType::f32 : DType::f64);
+}
+
 }  // namespace fastconv

@@ -25,6 +25,8 @@ namespace {
 constexpr auto kSpin = std::chrono::microseconds(40);
 // A caller waits so long for tasks that others still run before it sleeps: where it wakes up is up to the system.
 constexpr auto kPatience = std::chrono::milliseconds(20);
+// Small jobs that follow each other so closely are worth waking workers for.
+constexpr auto kClose = std::chrono::microseconds(100);
 constexpr int kMaxThreads = 1024;
 
 inline void pause() {
@@ -139,6 +141,14 @@ class Pool {
         }
     }
 
+    // Whether a small job has somebody to share it with: a worker that still spins, or soon one that was woken.
+    bool worth_sharing(int helpers) {
+        const auto now = std::chrono::steady_clock::now(), before = last_small_;
+        last_small_ = now;
+        return workers_ < helpers || sleepers_.load(std::memory_order_relaxed) < workers_ ||
+               now - before < kClose;
+    }
+
     std::atomic<bool> busy{false};
 
   private:
@@ -203,7 +213,9 @@ class Pool {
     alignas(64) std::atomic<uint32_t> bell_{0};  // counts jobs
     std::atomic<int> sleepers_{0};
     Job* job_ = nullptr;
-    int workers_ = 0;  // only the thread that holds `busy` looks at it
+    // Only the thread that holds `busy` looks at these.
+    int workers_ = 0;
+    std::chrono::steady_clock::time_point last_small_;
     Seat seats_[kMaxThreads];
 };
 
@@ -251,13 +263,18 @@ void set_num_threads(int threads) { thread_setting().store(std::clamp(threads, 1
 
 bool in_parallel() { return inside_task; }
 
-void parallel_for(int64_t tasks, void (*run)(void*, int64_t), void* context, int limit) {
+void parallel_for(int64_t tasks, void (*run)(void*, int64_t), void* context, int limit, double seconds) {
     const int64_t threads =
         std::min<int64_t>(limit > 0 ? std::min(limit, num_threads()) : num_threads(), tasks);
     Pool* helpers = nullptr;
-    if (threads > 1 && !inside_task) {
+    if (threads > 1 && !inside_task && seconds >= kTinyJob) {
         helpers = &pool();
-        if (helpers->busy.exchange(true, std::memory_order_acquire)) helpers = nullptr;
+        if (helpers->busy.exchange(true, std::memory_order_acquire)) {
+            helpers = nullptr;
+        } else if (seconds < kSmallJob && !helpers->worth_sharing(static_cast<int>(threads) - 1)) {
+            helpers->busy.store(false, std::memory_order_release);
+            helpers = nullptr;
+        }
     }
     if (helpers == nullptr) {
         for (int64_t i = 0; i < tasks; i++) run(context, i);

@@ -4,7 +4,8 @@
 // takes fewer. Results must therefore not depend on who computes a task: give each task its own outputs. Make
 // tasks of about 20 us or more, two to four per thread. A job that finds the pool busy (a second Python
 // thread) and a job started inside a task run on their own thread alone. Workers spin shortly after a job and
-// then sleep. After fork() the child makes a new pool.
+// then sleep. Waking one up takes the caller some 20 us in a virtual machine, so only jobs that are worth it do.
+// After fork() the child makes a new pool.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +20,18 @@ void set_num_threads(int threads);
 
 // Calls run(context, i) for i = 0 .. tasks-1 on at most `limit` threads (0: num_threads()). The caller's
 // floating-point mode holds on every thread. The first exception of a task is rethrown here; the other tasks
-// may then be left out.
-void parallel_for(int64_t tasks, void (*run)(void* context, int64_t task), void* context, int limit = 0);
+// may then be left out. `seconds` is what the job takes on one thread at the least, at the peak of this machine: below
+// kSmallJob nobody is woken up unless such jobs come one after another, below kTinyJob the caller is alone.
+constexpr double kSmallJob = 20e-6, kTinyJob = 4e-6;
+void parallel_for(int64_t tasks, void (*run)(void* context, int64_t task), void* context, int limit = 0,
+                  double seconds = 1);
 
 template <class F>
-void parallel_for(int64_t tasks, F&& body, int limit = 0) {
+void parallel_for(int64_t tasks, F&& body, int limit = 0, double seconds = 1) {
     using Body = std::remove_reference_t<F>;
     parallel_for(
         tasks, [](void* context, int64_t task) { (*static_cast<Body*>(context))(task); },
-        const_cast<void*>(static_cast<const void*>(&body)), limit);
+        const_cast<void*>(static_cast<const void*>(&body)), limit, seconds);
 }
 
 // True inside a task of a job.
