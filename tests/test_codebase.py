@@ -12,6 +12,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,7 +183,7 @@ def test_stubs_match(module: str, tmp_path: Path) -> None:
 
 
 def repository_files() -> list[Path]:
-    folders = ("src", "csrc", "tests", "benchmarks", "examples")
+    folders = ("src", "csrc", "tests", "benchmarks", "examples", "docs")
     kinds = (".py", ".pyi", ".pyx", ".pxd", ".cpp", ".hpp", ".inc", ".h")
     return [p for folder in folders for p in sorted((ROOT / folder).rglob("*")) if p.suffix in kinds]
 
@@ -201,6 +202,13 @@ def test_no_loose_ends() -> None:
         if p != Path(__file__).resolve() and words.search(p.read_text())
     }
     assert not found
+
+
+def test_package_is_small() -> None:
+    """All files of the package, compressed as a wheel is: the wheel itself is measured by .ci/run."""
+    files = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    packed = sum(len(zlib.compress(path.read_bytes())) for path in files)
+    assert packed < 4_000_000, f"{packed / 1e6:.2f} MB"
 
 
 def test_import_is_light() -> None:
