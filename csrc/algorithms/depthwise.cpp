@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "algorithms/depthwise_kernels.hpp"
+#include "algorithms/depthwise_tasks.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
@@ -20,30 +21,6 @@
 namespace fastconv {
 
 namespace {
-
-constexpr double kTaskWork = 100e3;  // multiply-adds worth a task of their own
-
-Clamp clamp_of(Activation activation) {
-    return activation == Activation::relu    ? Clamp::relu
-           : activation == Activation::relu6 ? Clamp::relu6
-                                             : Clamp::none;
-}
-
-bool needs_pass(Activation activation) {
-    return activation != Activation::none && clamp_of(activation) == Clamp::none;
-}
-
-// Multiply-adds are an eighth of what these kernels take: memory is the rest.
-template <class T>
-double job_seconds(const ConvProblem& p, int64_t batch) {
-    return least_seconds<T>(8 * p.flops() * batch);
-}
-
-// Tasks for `units` equal pieces of work of `each` multiply-adds.
-int64_t task_count(int64_t units, double each) {
-    const double worth = std::max(1.0, units * each / kTaskWork);
-    return std::min<int64_t>({units, 4 * int64_t{num_threads()}, static_cast<int64_t>(worth)});
-}
 
 template <class T>
 class DepthwiseFirst final : public ConvKernel {
@@ -78,7 +55,7 @@ class DepthwiseFirst final : public ConvKernel {
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_band(args, unit / bands, part_of(p_.out_size[1], bands, unit % bands), plane);
         };
-        parallel_for(tasks, run_part, threads(), job_seconds<T>(p_, args.batch));
+        parallel_for(tasks, run_part, threads(), depthwise_seconds<T>(p_, args.batch));
     }
 
   private:
@@ -164,7 +141,7 @@ class DepthwiseInPlace final : public ConvKernel {
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_plane(args, unit / bands, part_of(height, bands, unit % bands));
         };
-        parallel_for(tasks, run_part, 0, job_seconds<T>(p_, args.batch));
+        parallel_for(tasks, run_part, 0, depthwise_seconds<T>(p_, args.batch));
     }
 
   private:
@@ -238,7 +215,7 @@ class DepthwiseLast final : public ConvKernel {
                 run_row(args, outer / parts, row, channels, taps);
             }
         };
-        parallel_for(tasks, run_part, 0, job_seconds<T>(p_, args.batch));
+        parallel_for(tasks, run_part, 0, depthwise_seconds<T>(p_, args.batch));
     }
 
   private:
@@ -295,6 +272,7 @@ class DepthwiseLast final : public ConvKernel {
 template <class T>
 std::unique_ptr<ConvKernel> make(const ConvProblem& problem) {
     if (problem.channels_last) return std::make_unique<DepthwiseLast<T>>(problem);
+    if (auto small = make_depthwise_small<T>(problem)) return small;
     if (DepthwiseInPlace<T>::takes(problem)) return std::make_unique<DepthwiseInPlace<T>>(problem);
     return std::make_unique<DepthwiseFirst<T>>(problem);
 }

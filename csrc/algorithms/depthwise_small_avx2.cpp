@@ -1,0 +1,1 @@
+#include "algorithms/depthwise_small.hpp"
