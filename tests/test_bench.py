@@ -6,7 +6,10 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 import fastconv
 from fastconv.bench import QUICK, SUITES, Layer, Problem, find_layers, parse_shape
+from fastconv.bench.load import MUCH, Load
 from fastconv.bench.machine import describe, limits, summary
 from fastconv.bench.peers import find_peers
 from fastconv.bench.problem import compare
@@ -260,3 +264,35 @@ def test_readme_table_goes_between_its_markers(tmp_path: pathlib.Path) -> None:
         write_readme(path, text)
     with pytest.raises(ValueError, match="does not exist"):
         write_readme(tmp_path / "nothing.md", text)
+
+
+# -------------------------------------------------------------------------------------------------------- others
+
+
+def test_the_work_of_others_is_seen_and_ours_is_not() -> None:
+    if not pathlib.Path("/proc/stat").exists():
+        pytest.skip("this system does not tell who works")
+    code = "import time; end = time.time() + 20\nwhile time.time() < end: pass"
+    place = [max(os.sched_getaffinity(0))]
+    with subprocess.Popen([sys.executable, "-c", code]) as busy:
+        try:
+            os.sched_setaffinity(busy.pid, place)
+            time.sleep(0.2)
+            stranger, own = Load(place), Load(place, [busy.pid])
+            time.sleep(1.0)
+            seen, ours = stranger(), own()
+        finally:
+            busy.kill()
+    assert seen > MUCH
+    assert ours < seen - 0.2
+
+
+def test_a_disturbed_measurement_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = iter([0.9, 0.5, 0.0])
+    monkeypatch.setattr(Load, "__call__", lambda self: next(loads, 0.0))
+    monkeypatch.setattr(Load, "calm", lambda self, limit: True)
+    ((row,),) = (one.rows for one in run(once(EVERY[SMALL[0]]), fast(backends=("numpy",))))
+    assert row.other == 0.0
+    loads = iter([0.9])
+    ((row,),) = (one.rows for one in run(once(EVERY[SMALL[0]]), fast(backends=("numpy",), quick=True)))
+    assert row.other == 0.9

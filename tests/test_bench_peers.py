@@ -108,11 +108,12 @@ def test_a_process_sleeps_between_its_turns(tmp_path: pathlib.Path) -> None:
         for name in ("x", "weight", "bias"):
             np.save(tmp_path / f"{name}.npy", getattr(case, name))
         assert len(taken.prepare(taken.contenders[0], case, tmp_path).arrays) == 1
-        assert taken.turn("fake prints", 0.001).calls >= 1
-        stat = pathlib.Path(f"/proc/{taken._process.pid}/stat")  # type: ignore[union-attr]
-        if stat.exists():
+        stat, seen = pathlib.Path(f"/proc/{taken._process.pid}/stat"), set()  # type: ignore[union-attr]
+        for _ in range(5):  # someone else may let it go on
+            assert taken.turn("fake prints", 0.001).calls >= 1
             time.sleep(0.05)
-            assert stat.read_text().rpartition(")")[2].split()[0] == "T"
+            seen.add(stat.read_text().rpartition(")")[2].split()[0] if stat.exists() else "T")
+        assert "T" in seen
     finally:
         taken.close()
     with pytest.raises(Failed):

@@ -149,6 +149,8 @@ def damaged(name: str) -> Any:
         told["rows"][1]["seconds"] = math.nan
         told["rows"][2]["threads"] = None
         told["rows"][3]["kind"] = 12
+    elif name == "disturbed":
+        told["rows"][0]["other"] = 0.7
     elif name == "fastconv alone":
         told["rows"] = [r for r in told["rows"] if r["contender"].startswith("fastconv")]
     elif name == "others alone":
@@ -162,7 +164,8 @@ def damaged(name: str) -> Any:
     ("name", "lack"),
     [("no machine", "on which machine"), ("no limits", "no roof"), ("other schema", "another program or version"),
      ("cut short", "1 cases were not measured (vgg16/3x3 64 @224)"), ("rows that are none", "4 rows lack"),
-     ("odd numbers", ""), ("fastconv alone", "no other library"), ("others alone", "fastconv itself was not"),
+     ("odd numbers", ""), ("disturbed", "disturbed 1 cases"),
+     ("fastconv alone", "no other library"), ("others alone", "fastconv itself was not"),
      ("odd regrets", "")],
 )  # fmt: skip
 def test_an_incomplete_run_says_what_it_lacks(name: str, lack: str) -> None:

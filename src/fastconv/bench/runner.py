@@ -15,6 +15,7 @@ import numpy as np
 import fastconv
 
 from .layers import Layer
+from .load import MUCH, Load
 from .machine import describe, limits
 from .peers import Contender, Peer, ours, version
 from .peers.case import Unsupported
@@ -29,6 +30,7 @@ __all__ = ["SCHEMA", "Case", "Measured", "Row", "Settings", "as_json", "cases_of
 SCHEMA = 2
 PEER_ERROR = 1e-3  # relative to the norm of what is exact: a library that is further away computes something else
 TRAINING_BATCH = 16  # a training step has at least so many images
+_AGAIN, _CALM = 2, 5.0  # measured anew when other processes disturbed it, and seconds to wait until they are done
 _REGRET_SECONDS, _REGRET_ROUNDS = 0.04, 3
 
 
@@ -87,6 +89,7 @@ class Row:
     bytes: int = 0
     disturbed: int = 0
     turns: int = 0
+    other: float = 0.0  # processors that other processes used meanwhile
     status: str = "measured"  # or unsupported, failed, wrong
 
 
@@ -144,8 +147,9 @@ def seats_for(settings: Settings, peers: Sequence[Peer], threads: int, processor
         InProcess([Contender(name, "fastconv", f"eager first {name} {settings.algorithm}", allocates=True)], threads)
         for name in settings.backends
     ]
-    if not peers:
-        return seats
+    if not peers:  # the choice of algorithm is judged on plans
+        plans = ours(modes=("plan",), algorithm=settings.algorithm) if settings.regret else []
+        return [*seats, *([InProcess(plans, threads)] if plans else [])]
     own = ours(modes=settings.modes, algorithm=settings.algorithm)
     groups = [own, *([c for c in peer.contenders if c.mode in settings.modes] for peer in peers)]
     if settings.default_allocator:
@@ -188,7 +192,9 @@ def _timed(row: Row, problem: Problem | TrainingProblem, timing: Timing) -> Row:
                    note=note, disturbed=timing.disturbed, turns=timing.turns)  # fmt: skip
 
 
-def _measure(case: Case, seats: Sequence[Seat], settings: Settings, probe: Probe, folder: pathlib.Path) -> Measured:
+def _measure(
+    case: Case, seats: Sequence[Seat], settings: Settings, probe: Probe, processors: Sequence[int], folder: pathlib.Path
+) -> Measured:
     problem = make_problem(case.layer, case.batch)
     given = problem.case()
     for name in ("x", "weight", "bias", "grad_output"):
@@ -211,11 +217,23 @@ def _measure(case: Case, seats: Sequence[Seat], settings: Settings, probe: Probe
     def failed(name: str, error: Exception) -> None:
         rows[name] = replace(rows[name], note=str(error), status="failed", correct=None)
 
-    probe.patience = settings.patience
-    timings = take_turns(turns, seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds,
-                         probe=probe, failed=failed)  # fmt: skip
+    def attempt() -> tuple[float, dict[str, Timing]]:
+        probe.patience = settings.patience
+        load = Load(processors, pids)
+        alive = {name: turn for name, turn in turns.items() if rows[name].status == "measured"}
+        timings = take_turns(alive, seconds=settings.seconds, rounds=settings.rounds, limit=4 * settings.seconds,
+                             probe=probe, failed=failed)  # fmt: skip
+        return load(), timings
+
+    pids = [pid for seat in seats if (pid := seat.pid) is not None]
+    other, timings = attempt()
+    for _ in range(0 if settings.quick else _AGAIN):
+        if other > MUCH and Load(processors, pids).calm(_CALM):
+            other, timings = min((other, timings), attempt(), key=lambda found: found[0])
     for name, timing in timings.items():
-        rows[name] = _timed(rows[name], problem, timing)
+        rows[name] = replace(_timed(rows[name], problem, timing), other=other)
+        if other > MUCH:
+            rows[name] = replace(rows[name], note=f"others used {other:.1f} processors meanwhile")
     measured = Measured(case, list(rows.values()))
     if settings.regret and isinstance(problem, Problem):
         measured.regrets = list(_regrets(problem, case, seats, rows, probe, folder))
@@ -310,7 +328,7 @@ def run(
                     if case.threads == threads:
                         progress(case)
                         with _blas_limited_to(threads):
-                            yield _measure(case, taken, settings, probe, pathlib.Path(folder))
+                            yield _measure(case, taken, settings, probe, pinned, pathlib.Path(folder))
         finally:
             for seat in taken:
                 seat.close()

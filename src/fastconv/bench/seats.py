@@ -47,6 +47,10 @@ class Seat(Protocol):
 
     contenders: Sequence[Contender]
 
+    @property
+    def pid(self) -> int | None:
+        """The process, if it is another than ours."""
+
     def prepare(self, contender: Contender, case: Case, folder: pathlib.Path) -> Prepared:
         """Make a contender ready and call it once; raises ``Unsupported`` or ``Failed``."""
 
@@ -67,6 +71,11 @@ class InProcess:
         self.contenders = contenders
         self._library = library or load(contenders[0].peer, threads)
         self._ready: dict[str, Ready] = {}
+
+    @property
+    def pid(self) -> int | None:
+        """As of every seat."""
+        return None
 
     def prepare(self, contender: Contender, case: Case, folder: pathlib.Path) -> Prepared:
         """As of every seat."""
@@ -142,6 +151,11 @@ class Own:
         self._process: subprocess.Popen[bytes] | None = None
         self._broken = ""
         self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """As of every seat."""
+        return None if self._process is None else self._process.pid
 
     def _start(self) -> None:
         with _pinned(self._processors):  # a child inherits the processors of the thread that starts it

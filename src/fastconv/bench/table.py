@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from .layers import Layer
+from .load import MUCH
 from .machine import summary
 from .runner import Row
 
@@ -130,7 +131,7 @@ def markdown(rows: Sequence[Row], layers: Sequence[Layer], machine: dict[str, An
             cells = [f"**{c}**" if r and r.seconds == best else c for c, r in zip(cells, found, strict=True)]
             lines.append(f"| {layer.name} | " + " | ".join(cells) + " |")
     lines += ["", "Measured on: " + "; ".join(summary(machine)) + "."]
-    disturbed = sum(row.disturbed == row.turns for row in measured)
+    disturbed = sum(row.disturbed == row.turns or row.other > MUCH for row in measured)
     if disturbed:
         lines[-1] += f" {disturbed} of {len(measured)} figures come from turns that other work disturbed."
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 from typing import Any
@@ -73,7 +74,8 @@ class _Worker:
 def main(name: str, threads: int) -> None:
     """Answer orders until there are none."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C is for the parent to handle; if that dies, the system ends a stopped orphan
+        os.setpgrp()  # Ctrl-C is for the parent to handle; if that dies, the system hangs up on a stopped orphan
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
 

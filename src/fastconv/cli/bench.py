@@ -141,7 +141,7 @@ def _settings(args: argparse.Namespace, peers: Sequence[Peer]) -> Settings:
     backends = choose_backends(args.backend, () if peers else default_backends())
     settings = Settings(
         backends, args.mode, args.algorithm,
-        seconds=0.15 if peers else 0.5,
+        seconds=0.1 if peers else 0.5,
         regret=bool(peers) if args.regret is None else args.regret,
         default_allocator=bool(peers) if args.default_allocator is None else args.default_allocator,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..load import MUCH
 from ..runner import SCHEMA, Row
 
 __all__ = ["Against", "Contest", "Run", "geometric_mean", "library", "noise"]
@@ -134,6 +135,9 @@ class Run:
             missing.append(f"the run was {why}: {len(unmeasured)} cases were not measured ({shown})")
         elif told.get("interrupted"):
             missing.append("the run was interrupted")
+        busy = {(r.layer, r.threads, r.batch) for r in rows if r.other > MUCH}
+        if busy:
+            missing.append(f"quiet: other processes disturbed {len(busy)} cases, whose figures mean little")
         absent = told["absent"] if isinstance(told.get("absent"), dict) else {}
         peers = told["peers"] if isinstance(told.get("peers"), dict) else {}
         run = cls(rows, regrets, machine, peers, absent, told, missing)
@@ -262,6 +266,7 @@ def _row(told: Any) -> Row | None:
         known[name] = value if value is not None and math.isfinite(value) and value >= 0 else None
     for name, usual in (("threads", 1), ("batch", 1), ("flops", 0), ("bytes", 0), ("disturbed", 0), ("turns", 0)):
         known[name] = int(_number(known.get(name)) or usual)
+    known["other"] = _number(known.get("other")) or 0.0
     for name, text in (("op", "conv"), ("algorithm", ""), ("note", ""), ("kind", ""), ("status", "")):
         known[name] = known[name] if isinstance(known.get(name), str) else text
     if known["seconds"] is None and not (known["note"] or known["status"]):

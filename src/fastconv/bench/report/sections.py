@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from html import escape
 
+from ..load import MUCH
 from ..machine import summary
 from ..runner import Row
 from ..table import duration
@@ -241,8 +242,8 @@ def _machine(run: Run) -> str:
         how.append(
             f"{settings['rounds']} interleaved turns of {settings.get('seconds', 0) / settings['rounds'] * 1e3:.0f} ms"
         )
-    disturbed = sum(r.turns > 0 and r.disturbed == r.turns for r in run.timed())
-    how.append(f"{disturbed} of {len(run.timed())} times come from disturbed turns alone") if run.timed() else None
+    disturbed = sum((r.turns > 0 and r.disturbed == r.turns) or r.other > MUCH for r in run.timed())
+    how.append(f"{disturbed} of {len(run.timed())} times were disturbed by other work") if run.timed() else None
     command = run.told.get("command")
     made = [f"made by <code>{escape(str(command))}</code>"] if command else []
     made += [f"on {escape(str(run.told['date']))}"] if run.told.get("date") else []
