@@ -101,43 +101,55 @@ FASTCONV_INLINE void channel_step(V (&sum)[R][N], const T* const* base, int64_t 
     }
 }
 
+// Two steps at a time. Steps that are neighbours in x (channels last) share their pointers.
+template <bool Neighbours, class T, int R, int N, class V>
+FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile<T>& t, const T*& w) {
+    constexpr int B = (R + 2) / 3;
+    const int64_t row = t.x_row, step = Neighbours ? 1 : t.x_step;
+    const T* base[B];
+#pragma GCC unroll 5
+    for (int b = 0; b < B; b++) base[b] = x + 3 * b * row;
+    const auto advance = [&](int64_t by) {
+#pragma GCC unroll 5
+        for (int b = 0; b < B; b++) base[b] += by;
+    };
+    int64_t i = 0;
+    for (; i + 2 <= t.length; i += 2) {
+#pragma GCC unroll 2
+        for (int u = 0; u < 2; u++) {
+#pragma GCC unroll 2
+            for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * lanes_of<V>);
+            channel_step<T, R, N, V>(sum, base, row, Neighbours ? u : 0, w + u * N * lanes_of<V>);
+            if (!Neighbours) advance(step);
+        }
+        if (Neighbours) advance(2);
+        w += 2 * N * lanes_of<V>;
+    }
+    for (; i < t.length; i++) {
+        channel_step<T, R, N, V>(sum, base, row, 0, w);
+        advance(step);
+        w += N * lanes_of<V>;
+    }
+}
+
 template <class T, int R, int N>
 void channel_tile(const ChannelTile<T>& t) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    constexpr int B = (R + 2) / 3;
     V sum[R][N] = {};
     const T* w = t.w;
-    const int64_t row = t.x_row;
     const T* ahead = t.ahead;
     for (int64_t s = 0; s < t.segments; s++) {
-        const T* base[B];
-#pragma GCC unroll 5
-        for (int b = 0; b < B; b++) base[b] = t.x + t.offsets[s] + 3 * b * row;
         for (int64_t i = 0; i < t.ahead_lines; i++, ahead += 64 / sizeof(T)) prefetch_l2(ahead);
         if (s + 1 < t.segments) {
             const T* const next = t.x + t.offsets[s + 1];
 #pragma GCC unroll 14
-            for (int r = 0; r < R; r++) prefetch_l1(next + r * row);
+            for (int r = 0; r < R; r++) prefetch_l1(next + r * t.x_row);
         }
-        int64_t i = 0;
-        for (; i + 2 <= t.length; i += 2) {
-#pragma GCC unroll 2
-            for (int u = 0; u < 2; u++) {
-#pragma GCC unroll 2
-                for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
-                channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
-            }
-#pragma GCC unroll 5
-            for (int b = 0; b < B; b++) base[b] += 2;
-            w += 2 * N * L;
-        }
-        for (; i < t.length; i++) {
-            channel_step<T, R, N, V>(sum, base, row, 0, w);
-#pragma GCC unroll 5
-            for (int b = 0; b < B; b++) base[b] += 1;
-            w += N * L;
-        }
+        if (t.x_step == 1)
+            channel_steps<true, T, R, N, V>(sum, t.x + t.offsets[s], t, w);
+        else
+            channel_steps<false, T, R, N, V>(sum, t.x + t.offsets[s], t, w);
     }
     const auto tail = mask<V>(t.channels - (N - 1) * L);
     if (t.accumulate) {

@@ -38,15 +38,15 @@ struct PixelTile {
     Clamp clamp = Clamp::none;
 };
 
-// rows: pixels; columns: output channels. out[r][k] = sum over segments s, i of x[offsets[s] + i + r * x_row]
-// * w[s, i, k]
+// rows: pixels; columns: output channels.
+// out[r][k] = sum over segments s, i of x[offsets[s] + i * x_step + r * x_row] * w[s, i, k]
 template <class T>
 struct ChannelTile {
     const T* x;
     int64_t x_row;           // elements from one pixel to the next
     const int64_t* offsets;  // in elements, one per segment
     int64_t segments;
-    int64_t length;  // steps of one segment, contiguous in x
+    int64_t length;  // steps of one segment
     const T* w;      // [segment][step][vectors * lanes], zero beyond the channels that exist
     T* out;
     int64_t out_row;
@@ -55,6 +55,7 @@ struct ChannelTile {
     const T* bias = nullptr;  // one per channel
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
+    int64_t x_step = 1;        // elements from one step of a segment to the next
     const T* ahead = nullptr;  // what later calls will need is brought into L2, a few lines in every segment
     int64_t ahead_lines = 0;   // of each segment
 };

@@ -153,6 +153,9 @@ std::unique_ptr<ConvKernel> make_pointwise_first(const ConvProblem& problem) {
     return std::make_unique<PointwiseFirst<T>>(problem);
 }
 
+template std::unique_ptr<ConvKernel> make_pointwise_first<float>(const ConvProblem&);
+template std::unique_ptr<ConvKernel> make_pointwise_first<double>(const ConvProblem&);
+
 std::string why_not_pointwise(const ConvProblem& p, DType) {
     if (p.taps() != 1) return "it needs a kernel of one tap";
     for (int axis = 0; axis < 3; axis++)
@@ -160,10 +163,10 @@ std::string why_not_pointwise(const ConvProblem& p, DType) {
     return "";
 }
 
-double predict_pointwise(const ConvProblem& p, DType dtype) { return 0.9 * predict_direct(p, dtype); }
+double predict_pointwise(const ConvProblem& p, DType dtype) { return 0.98 * predict_direct(p, dtype); }
 
 std::unique_ptr<ConvKernel> make_pointwise(const ConvProblem& problem, DType dtype) {
-    if (problem.channels_last) return make_direct(problem, dtype);
+    if (lanes_pay(problem, dtype)) return make_direct(problem, dtype);
     if (dtype == DType::f32) return make_pointwise_first<float>(problem);
     return make_pointwise_first<double>(problem);
 }

@@ -4,6 +4,7 @@
 #include "algorithms/activation_math.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "simd/shuffle.hpp"
+#include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -49,6 +50,46 @@ void pack_row(const T* row, int64_t n_in, PadMode mode, int64_t first, int64_t s
     border(high, n);
 }
 
+template <class T>
+void copy_rows(const T* from, int64_t from_row, int64_t rows, int64_t first, int64_t n_in, T* to, int64_t n) {
+    using V = vec<T, kLanes<T>>;
+    for (int64_t j = 0; j < n; j += lanes_of<V>) {
+        const auto inside = mask<V>(-first - j, n_in - first - j), kept = mask<V>(n - j);
+        const T* const source = from + first + j;
+        for (int64_t r = 0; r < rows; r++)
+            store(to + r * n + j, load<V>(source + r * from_row, inside), kept);
+    }
+}
+
+// Channel by channel, so that the source is read in order.
+template <class T>
+void split_tiles(const T* from, int64_t from_row, int64_t channels, const int64_t* at, int64_t n, T* to,
+                 int64_t tile, int64_t pitch) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const int64_t full = n / tile, left = n % tile;
+    const auto most = mask<V>(tile), rest = mask<V>(left);
+    for (int64_t c = 0; c < channels; c++, from += from_row, to += tile) {
+        if (at == nullptr && tile <= L) {
+            for (int64_t t = 0; t < full; t++) store(to + t * pitch, load<V>(from + t * tile, most), most);
+            if (left > 0) store(to + full * pitch, load<V>(from + full * tile, rest), rest);
+            continue;
+        }
+        for (int64_t t = 0; t * tile < n; t++) {
+            T* const line = to + t * pitch;
+            const int64_t first = t * tile, count = t < full ? tile : left;
+            if (at != nullptr) {
+                for (int64_t i = 0; i < count; i++) line[i] = from[at[first + i]];
+                continue;
+            }
+            for (int64_t i = 0; i < count; i += L) {
+                const auto m = mask<V>(count - i);
+                store(line + i, load<V>(from + first + i, m), m);
+            }
+        }
+    }
+}
+
 // The switch stands outside the loop: one loop per activation.
 template <class T, Activation A>
 void finish_rows(const T* tile, int64_t tile_row, int64_t rows, const Segment* segments, int64_t count,
@@ -65,6 +106,68 @@ void finish_rows(const T* tile, int64_t tile_row, int64_t rows, const Segment* s
                 V v = load<V>(from + i, m);
                 if (plus != nullptr) v = v + load<V>(plus + i, m);
                 store(to + i, activated(A, v), m);
+            }
+        }
+    }
+}
+
+// A square of pixels by channels at a time is turned over in registers.
+template <class T, Activation A>
+void turn_planes(const T* tile, int64_t tile_row, int64_t pixels, int64_t channels, const T* add, T* out,
+                 int64_t plane) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t k = 0; k < channels; k += L) {
+        const int64_t deep = channels - k < L ? channels - k : L;
+        for (int64_t p = 0; p < pixels; p += L) {
+            const int64_t wide = pixels - p < L ? pixels - p : L;
+            const T* const from = tile + p * tile_row + k;
+            T* const to = out + k * plane + p;
+            V v[L];
+            if (wide == L && deep == L && add == nullptr) {
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) v[i] = load<V>(from + i * tile_row);
+                transpose(v);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) store(to + i * plane, activated(A, v[i]));
+                continue;
+            }
+            const auto across = mask<V>(deep), along = mask<V>(wide);
+            for (int64_t i = 0; i < L; i++) v[i] = i < wide ? load<V>(from + i * tile_row, across) : V{};
+            transpose(v);
+            for (int64_t i = 0; i < deep; i++) {
+                const V sum = add == nullptr ? v[i] : v[i] + load<V>(add + (to - out) + i * plane, along);
+                store(to + i * plane, activated(A, sum), along);
+            }
+        }
+    }
+}
+
+template <class T>
+void pack_panel(const T* weight, int64_t row, int64_t count, int64_t channels, int64_t taps, T* to,
+                int64_t to_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const int64_t steps = channels * taps, tap_row = channels * to_row;
+    int64_t tap = 0;
+    T* at = to;  // where step i goes: c * to_row + tap * tap_row
+    for (int64_t i = 0; i < steps; i += L) {
+        const int64_t wide = steps - i < L ? steps - i : L;
+        const auto along = mask<V>(wide);
+        V v[L];
+        if (wide == L && count >= L) {
+#pragma GCC unroll 16
+            for (int k = 0; k < L; k++) v[k] = load<V>(weight + k * row + i);
+        } else {
+            for (int64_t k = 0; k < L; k++) v[k] = k < count ? load<V>(weight + k * row + i, along) : V{};
+        }
+        transpose(v);
+        for (int64_t k = 0; k < wide; k++) {
+            store(at, v[k]);
+            at += tap_row;
+            if (++tap == taps) {
+                tap = 0;
+                at += to_row - taps * tap_row;
             }
         }
     }
@@ -107,9 +210,21 @@ void activate(Activation activation, T* x, int64_t rows, int64_t row, int64_t n)
     with_activation<T>(activation, [&](auto run) { run(x, row, rows, &whole, 1, nullptr, x, row); });
 }
 
+// Clamps are applied to the vectors in hand, other activations to the rows just written.
+template <class T>
+void planes(const T* tile, int64_t tile_row, int64_t pixels, int64_t channels, const T* add, T* out,
+            int64_t plane, Activation activation) {
+    const auto turn = activation == Activation::relu    ? turn_planes<T, Activation::relu>
+                      : activation == Activation::relu6 ? turn_planes<T, Activation::relu6>
+                                                        : turn_planes<T, Activation::none>;
+    turn(tile, tile_row, pixels, channels, add, out, plane);
+    const bool clamps = activation == Activation::relu || activation == Activation::relu6;
+    if (!clamps && activation != Activation::none) activate<T>(activation, out, channels, plane, pixels);
+}
+
 template <class T>
 constexpr Rows<T> make_rows() {
-    return {pack_row<T>, finish<T>, activate<T>};
+    return {pack_row<T>, copy_rows<T>, split_tiles<T>, finish<T>, planes<T>, pack_panel<T>, activate<T>};
 }
 
 }  // namespace

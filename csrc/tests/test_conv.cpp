@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/direct.hpp"
+#include "algorithms/pointwise.hpp"
 #include "plan/conv.hpp"
 #include "runtime/thread_pool.hpp"
 #include "tests/check.hpp"
@@ -87,6 +89,48 @@ std::vector<double> oracle(const ConvProblem& p, int64_t batch, const std::vecto
 // Small integers make the right answer exact; thread counts, packing and the place in the batch must not
 // change a bit of an answer on fractions either.
 template <class T>
+void check_kernel(const ConvKernel& kernel, const char* name, const ConvProblem& p, int64_t batch,
+                  const std::vector<T>& x, const std::vector<T>& w, const std::vector<T>& bias,
+                  const std::vector<double>& want) {
+    std::vector<T> out(want.size(), T(99)), first, packed(kernel.packed_bytes() / sizeof(T) + 1);
+    kernel.pack(w.data(), packed.data());
+    ConvArgs args{batch, x.data(), w.data()};
+    args.bias = bias.data();
+    args.out = out.data();
+    if (kernel.keeps_packed()) args.packed = packed.data();
+    set_num_threads(1);
+    kernel.run(args);
+    bool exact = true;
+    for (size_t i = 0; i < want.size(); i++) exact &= static_cast<double>(out[i]) == want[i];
+    CHECK(exact);
+    if (!exact)
+        std::printf("  %s last=%d mode=%d C=%d K=%d g=%d in=%d,%d,%d k=%d,%d,%d s=%d d=%d T=%d\n", name,
+                    p.channels_last, int(p.mode), int(p.in_channels), int(p.out_channels), int(p.groups),
+                    int(p.in_size[0]), int(p.in_size[1]), int(p.in_size[2]), int(p.kernel[0]),
+                    int(p.kernel[1]), int(p.kernel[2]), int(p.stride[2]), int(p.dilation[2]), int(sizeof(T)));
+
+    std::vector<T> fractions(x.size());
+    for (size_t i = 0; i < x.size(); i++) fractions[i] = x[i] / T(7) + T(0.1);
+    args.x = fractions.data();
+    kernel.run(args);
+    first = out;
+    for (const int threads : {2, 3, 7}) {
+        set_num_threads(threads);
+        const bool plain = (threads == 3 && !kernel.keeps_packed()) || kernel.packed_bytes() == 0;
+        args.packed = plain ? nullptr : packed.data();
+        std::fill(out.begin(), out.end(), T(99));
+        kernel.run(args);
+        CHECK(std::memcmp(first.data(), out.data(), out.size() * sizeof(T)) == 0);
+    }
+    const size_t half = out.size() / 2;
+    args.batch = 1;
+    args.x = fractions.data() + x.size() / 2;
+    kernel.run(args);
+    CHECK(std::memcmp(first.data() + half, out.data(), half * sizeof(T)) == 0);
+    set_num_threads(2);
+}
+
+template <class T>
 void check_shape(const Shape& shape, bool last, PadMode mode) {
     const ConvProblem p = problem_of(shape, last, mode);
     const DType dtype = sizeof(T) == 4 ? DType::f32 : DType::f64;
@@ -98,45 +142,13 @@ void check_shape(const Shape& shape, bool last, PadMode mode) {
     const std::vector<double> want = oracle(p, batch, x, w, bias);
     for (const ConvAlgorithm& algorithm : conv_algorithms()) {
         if (!algorithm.why_not(p, dtype).empty() || !algorithm.exact_on_integers) continue;
-        const auto kernel = algorithm.make(p, dtype);
-        std::vector<T> out(want.size(), T(99)), first, packed(kernel->packed_bytes() / sizeof(T) + 1);
-        kernel->pack(w.data(), packed.data());
-        ConvArgs args{batch, x.data(), w.data()};
-        args.bias = bias.data();
-        args.out = out.data();
-        if (kernel->keeps_packed()) args.packed = packed.data();
-        set_num_threads(1);
-        kernel->run(args);
-        bool exact = true;
-        for (size_t i = 0; i < want.size(); i++) exact &= static_cast<double>(out[i]) == want[i];
-        CHECK(exact);
-        if (!exact)
-            std::printf("  %s last=%d mode=%d C=%d K=%d g=%d in=%d,%d,%d k=%d,%d,%d s=%d d=%d T=%d\n",
-                        algorithm.name, last, int(mode), int(p.in_channels), int(p.out_channels),
-                        int(p.groups), int(p.in_size[0]), int(p.in_size[1]), int(p.in_size[2]),
-                        int(p.kernel[0]), int(p.kernel[1]), int(p.kernel[2]), int(p.stride[2]),
-                        int(p.dilation[2]), int(sizeof(T)));
-
-        std::vector<T> fractions(x.size());
-        for (size_t i = 0; i < x.size(); i++) fractions[i] = x[i] / T(7) + T(0.1);
-        args.x = fractions.data();
-        kernel->run(args);
-        first = out;
-        for (const int threads : {2, 3, 7}) {
-            set_num_threads(threads);
-            const bool plain = (threads == 3 && !kernel->keeps_packed()) || kernel->packed_bytes() == 0;
-            args.packed = plain ? nullptr : packed.data();
-            std::fill(out.begin(), out.end(), T(99));
-            kernel->run(args);
-            CHECK(std::memcmp(first.data(), out.data(), out.size() * sizeof(T)) == 0);
-        }
-        const size_t half = out.size() / 2;
-        args.batch = 1;
-        args.x = fractions.data() + x.size() / 2;
-        kernel->run(args);
-        CHECK(std::memcmp(first.data() + half, out.data(), half * sizeof(T)) == 0);
-        set_num_threads(2);
+        check_kernel(*algorithm.make(p, dtype), algorithm.name, p, batch, x, w, bias, want);
     }
+    // Both orientations, whichever of them the model takes.
+    check_kernel(*make_direct_lanes<T>(p), "channels in lanes", p, batch, x, w, bias, want);
+    if (!last) check_kernel(*make_direct_first<T>(p), "pixels in lanes", p, batch, x, w, bias, want);
+    if (!last && find_conv_algorithm("pointwise")->why_not(p, dtype).empty())
+        check_kernel(*make_pointwise_first<T>(p), "pixels in lanes, 1x1", p, batch, x, w, bias, want);
 }
 
 void check_all(const Shape& shape) {
@@ -162,6 +174,19 @@ TEST(conv_pointwise) {
     check_all({24, 144, 1, {1, 20, 21}, {1, 1, 1}, {1, 2, 2}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
     check_all({5, 6, 1, {1, 40, 40}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 1, 0}, {0, 0, 2}});
     check_all({12, 20, 4, {2, 5, 6}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+}
+
+// Tails in every direction: tiles of 14, 6 and fewer pixels, lanes, lines, several blocks of channels and taps.
+TEST(conv_tails) {
+    check_all({37, 31, 1, {1, 13, 29}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}});
+    check_all({67, 47, 1, {1, 7, 7}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}});
+    check_all({331, 17, 1, {1, 7, 7}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({293, 66, 1, {1, 13, 11}, {1, 1, 1}, {1, 2, 3}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({26, 41, 1, {1, 1, 271}, {1, 1, 3}, {1, 1, 1}, {1, 1, 2}, {0, 0, 2}, {0, 0, 5}});
+    check_all({19, 34, 1, {1, 11, 150}, {1, 2, 5}, {1, 1, 1}, {1, 3, 1}, {0, 0, 2}, {0, 3, 1}});
+    check_all({38, 22, 2, {3, 8, 9}, {2, 3, 3}, {2, 1, 2}, {1, 1, 1}, {1, 1, 0}, {0, 1, 2}});
+    check_all({33, 35, 1, {1, 9, 9}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, -1, -2}, {0, -1, 0}});
+    check_all({18, 20, 1, {1, 9, 10}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, -1, 2}, {0, 1, -2}});
 }
 
 TEST(conv_groups_and_depthwise) {

@@ -1,0 +1,195 @@
+#include "algorithms/lanes_input.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "algorithms/rows_kernels.hpp"
+#include "runtime/scratch.hpp"
+
+namespace fastconv {
+
+namespace {
+
+template <class T>
+constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+
+}  // namespace
+
+template <class T>
+LanesInput<T>::LanesInput(const ConvProblem& problem) : p_(problem), view_(problem), way_(Way::padded) {
+    const bool pads = p_.reads_padding() || p_.pad_lo[0] < 0 || p_.pad_lo[1] < 0 || p_.pad_lo[2] < 0;
+    if (p_.channels_last && !p_.reads_padding()) way_ = Way::in_place;
+    if (p_.taps() != 1 || pads) return;
+    if (!p_.channels_last || p_.in_pixels() != p_.out_pixels()) way_ = Way::gathered;
+    const int64_t pixels = p_.out_pixels();
+    for (int axis = 0; axis < 3; axis++) {
+        view_.in_size[axis] = view_.out_size[axis] = axis == 2 ? pixels : 1;
+        view_.stride[axis] = view_.dilation[axis] = 1;
+        view_.pad_lo[axis] = view_.pad_hi[axis] = 0;
+    }
+}
+
+// Of channels last: with a line between pixels.
+template <class T>
+int64_t LanesInput<T>::gathered_pixel() const {
+    return round_up(p_.in_channels, kLine<T>) + kLine<T>;
+}
+
+// Of channels first, from tile to tile and from channel to channel: an odd number of lines, so that they do not
+// fall onto the same cache sets.
+template <class T>
+int64_t LanesInput<T>::gathered_tile(int64_t columns) const {
+    return (ceil_div(RowTiles<T>(columns).size * p_.in_channels, kLine<T>) | 1) * kLine<T>;
+}
+
+template <class T>
+int64_t LanesInput<T>::padded_channel(int64_t rows, int64_t columns) const {
+    return (ceil_div(view_.kernel[0] * band_rows(rows) * band_columns(columns), kLine<T>) | 1) * kLine<T>;
+}
+
+template <class T>
+int64_t LanesInput<T>::size(int64_t rows, int64_t columns) const {
+    if (way_ == Way::in_place) return 0;
+    if (way_ == Way::gathered) {
+        if (p_.channels_last) return columns * gathered_pixel();
+        return RowTiles<T>(columns).count * gathered_tile(columns);
+    }
+    if (p_.channels_last) return view_.kernel[0] * band_rows(rows) * band_columns(columns) * p_.in_channels;
+    return padded_channel(rows, columns) * p_.in_channels;
+}
+
+template <class T>
+int64_t LanesInput<T>::footprint(int64_t rows, int64_t columns) const {
+    if (way_ != Way::in_place) return size(rows, columns);
+    return view_.kernel[0] * band_rows(rows) * band_columns(columns) * p_.in_channels;
+}
+
+template <class T>
+BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, int64_t depth, Range rows,
+                                  Range columns, T* scratch) const {
+    BandInput<T> in;
+    in.base = scratch;
+    const int64_t channels = p_.in_channels;
+    const int64_t plane = x_plane != 0 ? x_plane : p_.in_pixels();
+    const T* const image = x + index * channels * plane;
+    if (way_ == Way::gathered) {
+        in.row = in.depth = 0;
+        in.channel = in.pixel = 1;
+        if (p_.channels_last) {
+            in.pixel = gathered_pixel();
+        } else {
+            in.channel = RowTiles<T>(columns.size()).size;
+            in.tile = gathered_tile(columns.size());
+        }
+        gather(image, plane, columns, in, scratch);
+        return in;
+    }
+    if (way_ == Way::in_place) {
+        in.channel = 1;
+        in.pixel = channels;
+        in.row = view_.in_size[2] * channels;
+        in.depth = view_.dilation[0] * view_.in_size[1] * in.row;
+        const int64_t z = depth * view_.stride[0] - view_.pad_lo[0],
+                      y = rows.begin * view_.stride[1] - view_.pad_lo[1];
+        in.base = image + (z * view_.in_size[1] + y) * in.row +
+                  (columns.begin * view_.stride[2] - view_.pad_lo[2]) * channels;
+        return in;
+    }
+    const int64_t width = band_columns(columns.size()), height = band_rows(rows.size());
+    in.channel = p_.channels_last ? 1 : padded_channel(rows.size(), columns.size());
+    in.pixel = p_.channels_last ? channels : 1;
+    in.row = width * in.pixel;
+    in.depth = height * in.row;
+    copy_rows(image, plane, depth, rows, columns, in, scratch);
+    return in;
+}
+
+template <class T>
+void LanesInput<T>::gather(const T* image, int64_t plane, Range pixels, const BandInput<T>& in, T* to) const {
+    const int64_t channels = p_.in_channels, width = p_.out_size[2], height = p_.out_size[1];
+    // The input pixel of an output pixel.
+    const auto source = [&](int64_t at) {
+        return (at / width / height * p_.stride[0] * p_.in_size[1] + at / width % height * p_.stride[1]) *
+                   p_.in_size[2] +
+               at % width * p_.stride[2];
+    };
+    if (p_.channels_last) {
+        for (int64_t at = pixels.begin; at < pixels.end; at++, to += in.pixel)
+            std::memcpy(to, image + source(at) * channels, static_cast<size_t>(channels) * sizeof(T));
+        return;
+    }
+    if (p_.in_pixels() == p_.out_pixels()) {
+        rows_of<T>().tiles(image + pixels.begin, plane, channels, nullptr, pixels.size(), to, in.channel,
+                           in.tile);
+        return;
+    }
+    ScratchFrame frame;
+    int64_t* const at = frame.take<int64_t>(pixels.size());
+    for (int64_t i = 0; i < pixels.size(); i++) at[i] = source(pixels.begin + i);
+    rows_of<T>().tiles(image, plane, channels, at, pixels.size(), to, in.channel, in.tile);
+}
+
+// Rows of the band with their borders, one plane for every tap of the first axis.
+template <class T>
+void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth, Range rows, Range columns,
+                              const BandInput<T>& in, T* to) const {
+    const int64_t width = band_columns(columns.size()), height = band_rows(rows.size());
+    const int64_t first = columns.begin * p_.stride[2] - p_.pad_lo[2], channels = p_.in_channels;
+    // Columns that lie in the input are one copy; those of the padding are looked up one by one.
+    const int64_t inner = std::clamp<int64_t>(-first, 0, width);
+    const int64_t outer = std::clamp<int64_t>(p_.in_size[2] - first, inner, width);
+    const auto last_row = [&](T* row, const T* line) {
+        const auto copy = [&](int64_t w, int64_t n, int64_t source) {
+            if (n <= 0) return;
+            const size_t bytes = static_cast<size_t>(n * channels) * sizeof(T);
+            if (source < 0) {
+                std::memset(row + w * channels, 0, bytes);
+            } else {
+                std::memcpy(row + w * channels, line + source * channels, bytes);
+            }
+        };
+        for (int64_t w = 0; w < inner; w++) copy(w, 1, axis_source(p_.mode, p_.in_size[2], first + w));
+        copy(inner, outer - inner, first + inner);
+        for (int64_t w = outer; w < width; w++) copy(w, 1, axis_source(p_.mode, p_.in_size[2], first + w));
+    };
+    // Rows of planes that need no look-up, all at once.
+    const int64_t y0 = rows.begin * p_.stride[1] - p_.pad_lo[1];
+    const bool zeros = !p_.channels_last && p_.mode == PadMode::constant;
+    const int64_t above = std::clamp<int64_t>(-y0, 0, height),
+                  below = std::clamp<int64_t>(p_.in_size[1] - y0, above, height);
+    const int64_t planes = p_.channels_last ? 1 : channels;
+    for (int64_t c = 0; c < planes; c++) {
+        const T* const plane = image + c * plane_size;
+        for (int64_t d = 0; d < p_.kernel[0]; d++) {
+            const int64_t z =
+                axis_source(p_.mode, p_.in_size[0], depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
+            if (zeros && z >= 0) {
+                T* const row = to + c * in.channel + d * in.depth;
+                std::fill(row, row + above * width, T(0));
+                rows_of<T>().copy(plane + (z * p_.in_size[1] + y0 + above) * p_.in_size[2], p_.in_size[2],
+                                  below - above, first, p_.in_size[2], row + above * width, width);
+                std::fill(row + below * width, row + height * width, T(0));
+                continue;
+            }
+            for (int64_t r = 0; r < height; r++) {
+                T* const row = to + c * in.channel + d * in.depth + r * in.row;
+                const int64_t y =
+                    axis_source(p_.mode, p_.in_size[1], rows.begin * p_.stride[1] + r - p_.pad_lo[1]);
+                if (z < 0 || y < 0) {
+                    std::memset(row, 0, static_cast<size_t>(in.row) * sizeof(T));
+                    continue;
+                }
+                const int64_t line = (z * p_.in_size[1] + y) * p_.in_size[2];
+                if (p_.channels_last)
+                    last_row(row, image + line * channels);
+                else
+                    rows_of<T>().pack(plane + line, p_.in_size[2], p_.mode, first, 1, row, width);
+            }
+        }
+    }
+}
+
+template class LanesInput<float>;
+template class LanesInput<double>;
+
+}  // namespace fastconv
