@@ -13,8 +13,9 @@ FASTCONV_BEGIN_ISA
 namespace {
 
 constexpr bool kManyRegisters = kRegisters >= 32;
-constexpr int kPixelVectors = kManyRegisters ? 4 : 2;
-constexpr int kChannelRows = kManyRegisters ? 14 : 6;
+// NEON's scalars live in the same registers: GCC 12 keeps tiles above 6 x 3 and 9 x 2 in memory there.
+constexpr int kPixelVectors = kVectorBytes == 64 ? 4 : kManyRegisters ? 3 : 2;
+constexpr int kChannelRows = kVectorBytes == 64 ? 14 : kManyRegisters ? 9 : 6;
 // Steps by which a channel tile asks for its weights ahead. That, steps unrolled by two instead of four, and
 // the next segment's rows asked for: Winograd's 256 channels at 14x14 0.83 -> 0.76 ms, pointwise and direct
 // convolution the same within the noise (5%). Asking for the lines of the output tile as well gained nothing.

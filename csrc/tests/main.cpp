@@ -1,4 +1,5 @@
-// fastconv_core_test [NAME...]: runs the tests whose names contain one of the words, or all.
+// fastconv_core_test [NAME...] [-NAME...]: runs the tests whose names contain one of the words, or all, but none
+// that contains a word behind a minus.
 #include <cstring>
 
 #include "simd/dispatch.hpp"
@@ -9,9 +10,13 @@ int main(int argc, char** argv) {
     std::printf("instruction set: %s\n", fastconv::isa_name(fastconv::active_isa()));
     int run = 0;
     for (const Test& test : tests()) {
-        bool wanted = argc == 1;
-        for (int i = 1; i < argc; i++) wanted |= std::strstr(test.name, argv[i]) != nullptr;
-        if (!wanted) continue;
+        bool named = false, wanted = false, unwanted = false;
+        for (int i = 1; i < argc; i++) {
+            const bool minus = argv[i][0] == '-';
+            named |= !minus;
+            if (std::strstr(test.name, argv[i] + minus) != nullptr) (minus ? unwanted : wanted) = true;
+        }
+        if (unwanted || (named && !wanted)) continue;
         const int before = failures;
         test.run();
         std::printf("%s %s\n", failures == before ? "ok    " : "FAILED", test.name);

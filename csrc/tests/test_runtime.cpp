@@ -186,7 +186,7 @@ TEST(pool_works_in_a_forked_child) {
 }
 
 // Every wait ends although all threads share a core; in a child, since workers inherit the affinity.
-TEST(pool_works_on_one_core) {
+TEST(pool_works_on_one_core_of_a_forked_child) {
     in_child([] {
         cpu_set_t one;
         CPU_ZERO(&one);
