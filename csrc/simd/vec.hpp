@@ -78,6 +78,10 @@ template <class R>
 struct Plain<R&> {
     using type = R;
 };
+template <class R>
+struct Plain<R&&> {
+    using type = R;
+};
 
 template <class V>
 using scalar_of = typename Plain<decltype(V{}[0])>::type;
