@@ -225,6 +225,28 @@ def test_a_library_computes_what_we_mean(name: str, tmp_path: pathlib.Path) -> N
     assert able >= ABLE[name]
 
 
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+@pytest.mark.parametrize("net", ["happy", "signs", "cifar20"])
+def test_a_library_trains_as_we_mean(name: str, net: str, tmp_path: pathlib.Path) -> None:
+    try:
+        ((peer,), _) = find_peers([name])
+    except ValueError as absent:
+        pytest.skip(str(absent))
+    (layer,) = find_layers([f"training/{net}"])
+    problem = make_problem(layer, 4)
+    case = problem.case()
+    assert case.bias is not None
+    np.save(tmp_path / "x.npy", case.x)
+    np.save(tmp_path / "bias.npy", case.bias)
+    taken = Own(peer.contenders[:1], 1)
+    try:
+        assert problem.distance(taken.prepare(peer.contenders[0], case, tmp_path).arrays)[1] < 1e-3
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    finally:
+        taken.close()
+
+
 def test_fastconv_computes_what_we_mean_in_every_mode_and_layout(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("fastconv.backends._cpp._core", reason="the compiled backend is not built")
     own = Peer("fastconv", "fastconv", "", "fastconv", "fastconv", tuple(ours()))

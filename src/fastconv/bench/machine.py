@@ -24,7 +24,8 @@ _CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
 # what convolution kernels care about, in the kernel's spelling: x86, then ARM
 _FEATURES = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
              "amx_tile", "neon", "asimd", "asimdhp", "asimddp", "sve", "i8mm", "bf16")  # fmt: skip
-_PACKAGES = ("numpy", "numba", "cython", "scipy", "torch", "threadpoolctl")
+_PACKAGES = ("numpy", "numba", "cython", "threadpoolctl", "torch", "onnxruntime", "openvino", "ncnn", "mnn",
+             "tensorflow-cpu", "jax", "scipy", "opencv-python-headless")  # fmt: skip
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -109,26 +109,37 @@ def plain_lines(rows: Sequence[Row]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
+def _column(row: Row) -> str:
+    """Where a row stands in the README: the ways of a library share a column, but plans of ours have their own."""
+    first = row.contender.split(" ")[0]
+    return "fastconv plan" if first == "fastconv" and row.mode == "plan" else first
+
+
 def markdown(rows: Sequence[Row], layers: Sequence[Layer], machine: dict[str, Any], command: str) -> str:
-    """Layers down, contenders across: the table of the README, of the first number of threads and images."""
+    """The README's table: layers down, libraries across, each at its best, of one number of threads and images."""
     measured = [row for row in rows if row.seconds is not None and not row.contender.endswith("allocator)")]
     threads = min((row.threads for row in measured), default=1)
     batch = min((row.batch for row in measured if row.op != "train"), default=1)
-    by_place = {(row.layer, row.contender): row for row in measured if (row.threads, row.batch) == (threads, batch)}
-    names = [name for name in dict.fromkeys(row.contender for row in rows) if any(name == n for _, n in by_place)]
+    wanted = {layer.name for layer in layers}
+    best: dict[tuple[str, str], float] = {}
+    for row in measured:
+        if (row.threads, row.batch) == (threads, batch) and row.layer in wanted and row.seconds is not None:
+            place = row.layer, _column(row)
+            best[place] = min(row.seconds, best.get(place, math.inf))
+    names = list(dict.fromkeys(name for _, name in best))
     lines = [
-        f"Median time of one call, batch {batch}, float32, {threads} thread{'s' if threads > 1 else ''}, every result "
-        f"checked first; `plan` and engines have their weights prepacked, the others do not. Written by `{command}`.",
+        f"Median time of one call, batch {batch}, float32, {threads} thread{'s' if threads > 1 else ''}; each library "
+        "at the best of its layouts and ways, every result checked first. A plan, like the engines, has its weights "
+        f"prepacked. Written by `{command}`.",
         "",
         "| layer | " + " | ".join(names) + " |",
         "|---|" + "--:|" * len(names),
     ]
     for layer in layers:
-        found = [by_place.get((layer.name, name)) for name in names]
-        best = min((r.seconds for r in found if r and r.seconds is not None), default=None)
-        if best is not None:
-            cells = ["-" if r is None else duration(r.seconds) for r in found]
-            cells = [f"**{c}**" if r and r.seconds == best else c for c, r in zip(cells, found, strict=True)]
+        times = [best.get((layer.name, name)) for name in names]
+        least = min((t for t in times if t is not None), default=None)
+        cells = [f"**{duration(t)}**" if t == least else duration(t) for t in times]
+        if least is not None:
             lines.append(f"| {layer.name} | " + " | ".join(cells) + " |")
     lines += ["", "Measured on: " + "; ".join(summary(machine)) + "."]
     disturbed = sum(row.disturbed == row.turns or row.other > MUCH for row in measured)

@@ -19,7 +19,16 @@ from .. import nn
 from .layers import Layer
 from .peers.case import Array, Case
 
-__all__ = ["CLASSES", "NETWORKS", "STEM", "TrainingProblem", "initial_parameters", "network", "our_step"]
+__all__ = [
+    "CLASSES",
+    "NETWORKS",
+    "STEM",
+    "TrainingProblem",
+    "give_parameters",
+    "initial_parameters",
+    "network",
+    "our_step",
+]
 
 NETWORKS = ("happy", "signs", "cifar20")
 CLASSES = {"happy": 2, "signs": 6, "cifar20": 10}
@@ -27,9 +36,10 @@ STEM = (16, 32, 64)  # channels of the residual network's three stages, three bl
 
 
 class _Maker:
-    """Makes layers and remembers those that have parameters, in the order they were made."""
+    """Makes layers of a kit and remembers those that have parameters, in the order they were made."""
 
-    def __init__(self) -> None:
+    def __init__(self, kit: Any) -> None:
+        self.kit = kit
         self.layers: list[Any] = []
 
     def _made(self, layer: Any) -> Any:
@@ -37,45 +47,51 @@ class _Maker:
         return layer
 
     def conv(self, *given: Any, **more: Any) -> Any:
-        return self._made(nn.Conv2D(*given, **more))
+        return self._made(self.kit.Conv2D(*given, **more))
 
     def norm(self) -> Any:
-        return self._made(nn.BatchNormalization())
+        return self._made(self.kit.BatchNormalization())
 
     def dense(self, count: int, activation: str) -> Any:
-        return self._made(nn.Dense(count, activation=activation))
+        return self._made(self.kit.Dense(count, activation=activation))
 
 
-def network(name: str) -> tuple[nn.Model, list[Any]]:
+def network(name: str, kit: Any = nn) -> tuple[Any, list[Any]]:
     """The network of this name, and its layers with parameters in the order they were made.
+
+    ``kit`` holds the layers: those of fastconv.nn, or Keras's, which have the same names and arguments.
 
     Examples
     --------
     >>> network("signs")[0].count_params()
     1310
     """
-    make = _Maker()
+    make = _Maker(kit)
     if name == "happy":
-        body = [nn.Input((64, 64, 3)), nn.ZeroPadding2D(3), make.conv(32, 7), make.norm(), nn.ReLU(), nn.MaxPooling2D()]
-        return nn.Sequential([*body, nn.Flatten(), make.dense(1, "sigmoid")]), make.layers
+        body = [kit.Input((64, 64, 3)), kit.ZeroPadding2D(3), make.conv(32, 7), make.norm(), kit.ReLU()]
+        return kit.Sequential([*body, kit.MaxPooling2D(), kit.Flatten(), make.dense(1, "sigmoid")]), make.layers
     if name == "signs":
-        start = nn.Input((64, 64, 3))
-        x = nn.MaxPooling2D(8, padding="same")(nn.ReLU()(make.conv(8, 4, padding="same")(start)))
-        x = nn.MaxPooling2D(4, padding="same")(nn.ReLU()(make.conv(16, 2, padding="same")(x)))
-        return nn.Model(inputs=start, outputs=make.dense(6, "softmax")(nn.Flatten()(x))), make.layers
-    start = nn.Input((32, 32, 3))
-    x, channels = nn.ReLU()(_normed(make, start, STEM[0])), STEM[0]
+        start = kit.Input((64, 64, 3))
+        x = kit.MaxPooling2D(8, padding="same")(kit.ReLU()(make.conv(8, 4, padding="same")(start)))
+        x = kit.MaxPooling2D(4, padding="same")(kit.ReLU()(make.conv(16, 2, padding="same")(x)))
+        return kit.Model(inputs=start, outputs=make.dense(6, "softmax")(kit.Flatten()(x))), make.layers
+    start = kit.Input((32, 32, 3))
+    x, channels = kit.ReLU()(_normed(make, start, STEM[0])), STEM[0]
     for width in STEM:
         for _ in range(3):
             stride = 2 if width > channels else 1
             skip = make.conv(width, 1, strides=stride, use_bias=False)(x) if stride > 1 else x
-            x = nn.ReLU()(nn.Add()([_normed(make, nn.ReLU()(_normed(make, x, width, stride)), width), skip]))
+            x = kit.ReLU()(kit.Add()([_normed(make, kit.ReLU()(_normed(make, x, width, stride)), width), skip]))
             channels = width
-    return nn.Model(inputs=start, outputs=make.dense(10, "softmax")(nn.GlobalAveragePooling2D()(x))), make.layers
+    scores = make.dense(10, "softmax")(kit.GlobalAveragePooling2D()(x))
+    return kit.Model(inputs=start, outputs=scores), make.layers
 
 
 def _normed(make: _Maker, x: Any, width: int, stride: int = 1) -> Any:
-    x = make.conv(width, 3, strides=stride, padding="same", use_bias=False)(x)
+    if stride > 1:  # one row on every side, as PyTorch pads; "same" would put both at the end
+        x = make.conv(width, 3, strides=stride, use_bias=False)(make.kit.ZeroPadding2D(1)(x))
+    else:
+        x = make.conv(width, 3, padding="same", use_bias=False)(x)
     return make.norm()(x)
 
 
@@ -92,11 +108,16 @@ def initial_parameters(name: str) -> list[list[Array]]:
     return drawn
 
 
+def give_parameters(name: str, layers: Sequence[Any]) -> None:
+    """Let layers, of fastconv.nn or of Keras, begin where everybody begins."""
+    for layer, start in zip(layers, initial_parameters(name), strict=True):
+        layer.set_weights([*start, *layer.get_weights()[len(start) :]])
+
+
 def our_step(name: str, x: Array, labels: Array) -> Any:
     """A call that takes one step of fastconv.nn and gives the loss; ``x`` is channels last."""
     model, layers = network(name)
-    for layer, start in zip(layers, initial_parameters(name), strict=True):
-        layer.set_weights([*start, *layer.get_weights()[len(start) :]])
+    give_parameters(name, layers)
     binary = name == "happy"
     model.compile(optimizer="adam", loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy")
     y = labels.astype(x.dtype)[:, None] if binary else labels

@@ -22,6 +22,10 @@ class TensorFlow(Library):
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
     def prepare(self, variant: str, case: Case) -> Ready:
+        if case.layer.op == "train":
+            from ._tensorflow_training import training_step
+
+            return training_step(case)
         case.only("conv", "max_pool", "avg_pool", backward=True, ranks=(2, 3))
         tf, layer = self._tf, case.layer
         x = tf.constant(channels_last(case.x))
