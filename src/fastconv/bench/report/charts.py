@@ -175,10 +175,12 @@ def roofline(width: int, run: Run) -> str:
     start = max(x.low, y.low / copy)
     canvas.line(x(start), y(start * copy), x(knee), y(peak), "roof")
     canvas.line(x(knee), y(peak), width - right, y(peak), "roof")
-    # nothing is measured above the slope: the names of both roofs stand there
-    canvas.text(left + 6, y(peak) + 4, f"multiply-adds {peak:.0f} GFLOP/s", "said")
+    # nothing is measured above the slope: the names of both roofs stand there, as far as there is room
+    canvas.text(left + 6, y(peak) - 8, f"multiply-adds {peak:.0f} GFLOP/s", "said")
     middle = start * (knee / start) ** 0.55
-    canvas.text(x(middle) - 8, y(middle * copy), f"copy {copy:.0f} GB/s", "said", "end")
+    fits = x(middle) - 100 > left
+    anchor, aside, below = ("end", -8, 0) if fits else ("start", 8, 12)
+    canvas.text(x(middle) + aside, y(middle * copy) + below, f"copy {copy:.0f} GB/s", "said", anchor)
     for against, (mine_x, mine_y), (their_x, their_y) in spots:
         canvas.line(x(mine_x), y(mine_y), x(their_x), y(their_y), "link")
         shape, cls = mark_of(library(against.theirs.contender))
@@ -187,6 +189,11 @@ def roofline(width: int, run: Run) -> str:
     for against, (mine_x, mine_y), _ in spots:
         tip = f"{against.case[0]}: {against.mine.contender} {mine_y:.0f} GFLOP/s, {mine_y / peak:.0%} of the peak"
         canvas.mark(x(mine_x), y(mine_y), "circle", "dot ours", tip, 4.4)
+    farthest = sorted(spots, key=lambda spot: spot[1][1] / min(peak, copy * spot[1][0]))[: 0 if narrow else 3]
+    for against, (mine_x, mine_y), _ in farthest:  # where most is left to be gained
+        name = against.case[0].partition("/")[2]
+        late = x(mine_x) + 8 + 7 * len(name) > width
+        canvas.text(x(mine_x) + (-8 if late else 8), y(mine_y) + 4, name, "said", "end" if late else "start")
     canvas.text(left, top - 10, "GFLOP/s", "tick")
     canvas.text(width - right, bottom + 32, "operations for each byte of input, weight and output", "tick", "end")
     return canvas.svg(bottom + 42)
