@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fastconv
+from fastconv.testing import values
 
 BACKENDS = [b.name for b in fastconv.list_backends() if b.available]
 CASES = {
@@ -163,3 +165,36 @@ def test_errors_name_what_came():
         fastconv.plan_chain([plan, plan])
     with pytest.raises(TypeError, match="neither a plan nor a function"):
         fastconv.plan_chain([plan, 3])
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_what_a_call_takes_as_it_is(layout: str) -> None:
+    """The short way through a call refuses what the long way refuses, and gives the same bits."""
+    shape = (2, 3, 6, 5) if layout == "NCHW" else (2, 6, 5, 3)
+    weight = values("normal", (3, 3, 3, 3), "float32", "weight")
+    plan = fastconv.plan_conv2d(shape, weight, padding=1, layout=layout, activation="relu")
+    x, add = values("normal", shape, "float32", "x"), values("normal", shape, "float32", "add")
+    y = plan(x, add=add)
+    wide = np.zeros((2, *shape), np.float32)
+    for other in (np.asfortranarray(x), x.astype(">f4"), x.astype(np.float64), x.tolist(), x[..., ::-1][..., ::-1]):
+        assert np.array_equal(plan(other, add=add), y)
+    for out in (wide[0], np.zeros(shape, np.float32, order="F"), wide.transpose(1, 2, 3, 4, 0)[..., 1]):
+        assert plan(x, out=out, add=add) is out
+        assert np.array_equal(out, y)
+    assert np.array_equal(plan(x[0], out=wide[0][0], add=add[0]), y[0])
+    assert plan(x[:0]).shape == (0, *shape[1:])
+    locked = np.zeros(shape, np.float32)
+    locked.flags.writeable = False
+    both = np.zeros(3 * x.size, np.float32)
+    left, right = both[: x.size].reshape(shape), both[x.size - 1 : 2 * x.size - 1].reshape(shape)
+    refused: list[dict[str, Any]] = [
+        {"out": x}, {"out": locked}, {"out": wide[0][:1]}, {"out": wide[0].reshape(shape[::-1])}, {"add": add[:1]},
+        {"out": wide[0].astype(np.float64)}, {"out": left, "add": right},
+    ]  # fmt: skip
+    for keywords in refused:
+        with pytest.raises((ValueError, TypeError)):
+            plan(x, **keywords)
+    with pytest.raises(ValueError, match="share"):
+        plan(left, out=right)
+    with pytest.raises(ValueError, match="shape"):
+        plan(x.reshape(shape[::-1]))

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
@@ -64,6 +65,7 @@ struct Prepared {
 
     void run(const ConvArgs& a) const {
         if (a.batch == 0 || problem.out_channels == 0) return;
+        if (problem.flops() * static_cast<double>(a.batch) < kSmall) return kernel->run(a);
         const py::gil_scoped_release nogil;
         kernel->run(a);
     }
@@ -98,6 +100,57 @@ struct Prepared {
     static constexpr double kSmall = 1e5;
 };
 
+// Arrays of the user's rank (three spatial axes are the kernels'), as far as kernels take them as they are.
+class UserArrays {
+  public:
+    UserArrays(const Prepared& prepared, int rank) : p_(prepared.problem), rank_(rank) {
+        if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
+        type_ = prepared.dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
+    }
+
+    // Whether it is a NumPy array of the kernel's dtype, contiguous and aligned, and writeable where it is to be written.
+    bool plain(const py::handle& object, bool written = false) const {
+        if (!py::isinstance<py::array>(object)) return false;
+        const auto array = py::reinterpret_borrow<py::array>(object);
+        const py::dtype type = array.dtype();
+        const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
+                           (written ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0);
+        return type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
+    }
+
+    bool has_batch(const py::array& x) const { return x.ndim() == rank_ + 2; }
+
+    // Whether an array, plain, is x or a result, with a batch or without.
+    bool is_x(const py::array& array) const { return has_shape(array, p_.in_channels, p_.in_size); }
+    bool is_result(const py::array& array) const { return has_shape(array, p_.out_channels, p_.out_size); }
+
+    py::array new_result(bool has_batch, int64_t batch) const {
+        std::vector<py::ssize_t> shape;
+        shape.reserve(5);
+        if (has_batch) shape.push_back(batch);
+        if (!p_.channels_last) shape.push_back(p_.out_channels);
+        for (int axis = 3 - rank_; axis < 3; axis++) shape.push_back(p_.out_size[axis]);
+        if (p_.channels_last) shape.push_back(p_.out_channels);
+        return empty_array(type_, shape);
+    }
+
+    int rank() const { return rank_; }
+
+  private:
+    bool has_shape(const py::array& array, int64_t channels, const int64_t (&size)[3]) const {
+        const py::ssize_t before = array.ndim() - rank_ - 1;  // axes before the channels and the spatial ones
+        if (before != 0 && before != 1) return false;
+        const py::ssize_t* const shape = array.shape() + before;
+        for (int axis = 0; axis < rank_; axis++)
+            if (shape[axis + (p_.channels_last ? 0 : 1)] != size[3 - rank_ + axis]) return false;
+        return shape[p_.channels_last ? rank_ : 0] == channels;
+    }
+
+    const ConvProblem& p_;
+    int rank_;
+    py::dtype type_;
+};
+
 // Weights of a plan; replaced as a whole, so that a running call keeps the ones it began with.
 struct PlanWeights {
     std::unique_ptr<void, void (*)(void*)> weight{nullptr, aligned_release};
@@ -114,12 +167,13 @@ inline std::unique_ptr<void, void (*)(void*)> copy_of(const void* from, size_t b
 struct Plan {
     std::shared_ptr<const Prepared> prepared;
     std::optional<std::string> activation_name;
+    Activation fused;
+    UserArrays arrays;
     std::shared_ptr<const PlanWeights> weights;
 
     Plan(std::shared_ptr<const Prepared> p, const py::array& weight, const std::optional<py::array>& bias,
-         const std::optional<std::string>& act)
-        : prepared(std::move(p)), activation_name(act) {
-        activation(act);
+         const std::optional<std::string>& act, int rank)
+        : prepared(std::move(p)), activation_name(act), fused(activation(act)), arrays(*prepared, rank) {
         update(weight, bias);
     }
 
@@ -143,7 +197,50 @@ struct Plan {
     }
 
     void run(const py::array& x, py::array& out, const std::optional<py::array>& add) const {
-        ConvArgs a = prepared->args(x, add, out, activation_name);
+        run_on(prepared->args(x, add, out, activation_name));
+    }
+
+    // A whole call on arrays of the user's rank: the result, which is `out` where that is not None. None where one of
+    // them is not what the kernels take as it is; the caller then checks and prepares it.
+    py::object call(const py::handle& x, const py::handle& out, const py::handle& add) const {
+        if (!arrays.plain(x)) return py::none();
+        const auto input = py::reinterpret_borrow<py::array>(x);
+        if (!arrays.is_x(input)) return py::none();
+        const bool has_batch = arrays.has_batch(input);
+        const int64_t batch = has_batch ? static_cast<int64_t>(input.shape(0)) : 1;
+        ConvArgs a{batch, input.data(), nullptr};
+        const auto fits = [&](const py::handle& object, bool written) {
+            if (!arrays.plain(object, written)) return false;
+            const auto array = py::reinterpret_borrow<py::array>(object);
+            return array.ndim() == input.ndim() && arrays.is_result(array) &&
+                   (!has_batch || array.shape(0) == batch);
+        };
+        if (!add.is_none()) {
+            if (!fits(add, false)) return py::none();
+            a.add = py::reinterpret_borrow<py::array>(add).data();
+        }
+        py::array result;
+        if (out.is_none()) {
+            result = arrays.new_result(has_batch, batch);
+        } else {
+            if (!fits(out, true)) return py::none();
+            result = py::reinterpret_borrow<py::array>(out);
+            const auto apart = [&](const void* data, py::ssize_t bytes) {
+                const auto* const from = static_cast<const char*>(data);
+                const auto* const to = static_cast<const char*>(result.data());
+                return from + bytes <= to || to + result.nbytes() <= from;
+            };
+            if (!apart(a.x, input.nbytes()) || (a.add != nullptr && !apart(a.add, result.nbytes())))
+                return py::none();
+        }
+        a.out = result.mutable_data();
+        a.activation = fused;
+        run_on(a);
+        return result;
+    }
+
+  private:
+    void run_on(ConvArgs a) const {
         const std::shared_ptr<const PlanWeights> mine = weights;
         a.weight = mine->packed ? nullptr : mine->weight.get();
         a.packed = mine->packed ? mine->weight.get() : nullptr;

@@ -55,33 +55,20 @@ ConvProblem make_problem(bool channels_last, int64_t in_channels, int64_t out_ch
 class EagerCall {
   public:
     EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank)
-        : prepared_(std::move(prepared)),
-          activation_(activation(act)),
-          rank_(rank),
-          type_(prepared_->dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>()) {
-        if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
-    }
+        : prepared_(std::move(prepared)), activation_(activation(act)), arrays_(*prepared_, rank) {}
 
     // None where an array is not what the kernels read as it is; the caller then prepares it.
     py::object operator()(const py::handle& x, const py::handle& weight, const py::handle& bias) const {
         const ConvProblem& p = prepared_->problem;
-        if (!py::isinstance<py::array>(x)) return py::none();
+        if (!arrays_.plain(x)) return py::none();
         const auto data = py::reinterpret_borrow<py::array>(x);
-        const bool batched = data.ndim() == rank_ + 2;
-        if (!batched && data.ndim() != rank_ + 1) return py::none();
-        ConvArgs a{batched ? static_cast<int64_t>(data.shape(0)) : 1, nullptr, nullptr};
-        a.x = plain(x, a.batch * p.in_channels * p.in_pixels());
+        if (!arrays_.is_x(data)) return py::none();
+        const bool has_batch = arrays_.has_batch(data);
+        ConvArgs a{has_batch ? static_cast<int64_t>(data.shape(0)) : 1, data.data(), nullptr};
         a.weight = plain(weight, p.weights());
         a.bias = bias.is_none() ? nullptr : plain(bias, p.out_channels);
-        if (a.x == nullptr || a.weight == nullptr || (a.bias == nullptr && !bias.is_none()))
-            return py::none();
-        std::vector<py::ssize_t> shape;
-        shape.reserve(5);
-        if (batched) shape.push_back(a.batch);
-        if (!p.channels_last) shape.push_back(p.out_channels);
-        for (int axis = 3 - rank_; axis < 3; axis++) shape.push_back(p.out_size[axis]);
-        if (p.channels_last) shape.push_back(p.out_channels);
-        py::array out = empty_array(type_, shape);
+        if (a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
+        py::array out = arrays_.new_result(has_batch, a.batch);
         a.out = out.mutable_data();
         a.activation = activation_;
         prepared_->run_unpacked(a);
@@ -89,21 +76,16 @@ class EagerCall {
     }
 
   private:
-    // The data of an array of the kernel's dtype with this many elements, contiguous and aligned; else null.
+    // The data of a plain array with this many elements; else null.
     const void* plain(const py::handle& object, int64_t size) const {
-        if (!py::isinstance<py::array>(object)) return nullptr;
+        if (!arrays_.plain(object)) return nullptr;
         const auto array = py::reinterpret_borrow<py::array>(object);
-        const py::dtype type = array.dtype();
-        constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-        const bool fits =
-            type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
-        return fits && array.size() == size ? array.data() : nullptr;
+        return array.size() == size ? array.data() : nullptr;
     }
 
     std::shared_ptr<const Prepared> prepared_;
     Activation activation_;
-    int rank_;
-    py::dtype type_;
+    UserArrays arrays_;
 };
 
 }  // namespace
@@ -137,9 +119,10 @@ void register_conv(py::module_& m) {
     py::class_<Plan, std::shared_ptr<Plan>>(
         m, "ConvPlan", "A prepared algorithm with weights of its own; any number of threads may run it.")
         .def(py::init<std::shared_ptr<Prepared>, const py::array&, const std::optional<py::array>&,
-                      const std::optional<std::string>&>(),
-             py::arg("kernel"), py::arg("weight"), py::arg("bias"), py::arg("activation"))
+                      const std::optional<std::string>&, int>(),
+             py::arg("kernel"), py::arg("weight"), py::arg("bias"), py::arg("activation"), py::arg("rank"))
         .def("run", &Plan::run, py::arg("x"), py::arg("out"), py::arg("add") = py::none())
+        .def("call", &Plan::call, py::arg("x"), py::arg("out"), py::arg("add"))
         .def("update", &Plan::update, py::arg("weight"), py::arg("bias"))
         .def_property_readonly("algorithm", [](const Plan& p) { return p.prepared->algorithm->name; })
         .def_property_readonly("workspace_bytes", [](const Plan& p) { return p.prepared->workspace_bytes(); })

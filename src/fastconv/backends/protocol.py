@@ -92,7 +92,11 @@ class ChainRun(Protocol):
 
 
 class ConvRun(Protocol):
-    """A convolution made ready to run: geometry, algorithm and weights are settled."""
+    """A convolution made ready to run: geometry, algorithm and weights are settled.
+
+    It may have a method ``call(x, out, add)`` beside these, which takes the user's own arrays (of the user's rank) and
+    gives the result, or None for arrays that it does not take as they are.
+    """
 
     @property
     def algorithm(self) -> str:

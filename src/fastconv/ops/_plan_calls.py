@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,6 @@ class ConvPlan:
         self._asked, self._algorithm, self._batch = algorithm, algorithm, batch
         self._limit, self._invariant = workspace_limit, batch_invariant
         self._weight_shape, self._x_body, self._y_body = weight.shape, geometry.x_shape(1), geometry.out_shape(1)
-        # what the fast way through a call compares with and reshapes to
         one = np.empty((1,) * (geometry.rank + 2))
         self._x_shape = self._frame.shape(one, self._x_body)[1:]
         self._y_shape = self._frame.shape(one, self._y_body)[1:]
@@ -63,7 +62,12 @@ class ConvPlan:
     def _take(self, weight: Array, bias: Array | None) -> None:
         frame = self._frame
         self._weight, self._bias = frame.weight(weight), frame.vector(bias)
-        self._run = self._make(self._algorithm)
+        self._use(self._make(self._algorithm))
+
+    def _use(self, run: ConvRun) -> None:
+        # the way through a call for arrays that need no preparing
+        at_once: Callable[[Any, Any, Any], Array | None] | None = getattr(run, "call", None)
+        self._run, self._at_once = run, at_once if self._direct else None
 
     def _make(self, algorithm: str) -> ConvRun:
         run = self._backend.plan_conv(
@@ -79,16 +83,10 @@ class ConvPlan:
 
     def __call__(self, x: Any, out: Array | None = None, add: Any = None) -> Array:
         """Convolve ``x``, add ``add``, apply the activation; the result is ``out`` where one is given."""
-        if self._direct and add is None and type(x) is np.ndarray and type(out) is np.ndarray:
-            flags, shape, dtype = x.flags, x.shape, self._dtype
-            if (
-                shape[1:] == self._x_shape and flags.c_contiguous and flags.aligned and out.flags.carray
-                and x.dtype == dtype and out.dtype == dtype and out.shape[1:] == self._y_shape
-                and out.shape[0] == shape[0] and not np.may_share_memory(x, out)
-            ):  # fmt: skip
-                n = shape[0]
-                self._run.run(x.reshape(n, *self._x_body[1:]), out.reshape(n, *self._y_body[1:]), None)
-                return out
+        if self._at_once is not None:
+            y = self._at_once(x, out, add)
+            if y is not None:
+                return y
         return self._checked(x, out, add)
 
     def _check_x(self, func: str, x: Array) -> None:
@@ -181,7 +179,8 @@ class ConvPlan:
                 return self
             else:
                 run = self._make(name)
-            self._algorithm, self._run = name, run
+            self._algorithm = name
+            self._use(run)
         return self
 
     def _fastest_predicted(self) -> list[ConvRun]:

@@ -85,7 +85,7 @@ class ConvKernels:
         else:
             limit = min(workspace_limit, sys.maxsize)
             kernel = _core.ConvKernel(compiled_problem(geometry), weight.dtype, algorithm, limit, hint)
-        return _core.ConvPlan(kernel, weight, bias, activation)
+        return _core.ConvPlan(kernel, weight, bias, activation, geometry.rank)
 
     def candidates(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> Sequence[Candidate]:
         """Every algorithm with the time that the cost model predicts, fastest first, then those that cannot."""
