@@ -71,7 +71,11 @@ class CMakeBuild(build_ext):
 
     def get_outputs(self) -> list[str]:
         package = Path(self.build_lib) / "fastconv"
-        return [str(path) for path in (package / "_build_info.json", *package.rglob("*.so")) if path.exists()]
+        return [str(path) for path in self.built(package) if path.exists()]
+
+    @staticmethod
+    def built(package: Path) -> list[Path]:
+        return [package / "_build_info.json", *package.rglob("*.so"), *package.rglob("*.pyd")]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}

@@ -1,11 +1,10 @@
 #include "runtime/block_cache.hpp"
 
-#include <pthread.h>
-
 #include <deque>
 #include <mutex>
 
 #include "runtime/scratch.hpp"
+#include "runtime/system.hpp"
 
 namespace fastconv {
 
@@ -27,8 +26,7 @@ struct Cache {
 Cache& cache() {
     static Cache* const only = [] {
         auto* made = new Cache;
-        pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); },
-                       [] { cache().mutex.unlock(); });
+        at_fork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
         return made;
     }();
     return *only;

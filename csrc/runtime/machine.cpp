@@ -1,21 +1,26 @@
 #include "runtime/machine.hpp"
 
-#include <sched.h>
+#if !defined(_WIN32)
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <string>
 
+#include "runtime/system.hpp"
+
 namespace fastconv {
 
 namespace {
 
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
 size_t cache_bytes(int name, size_t usual) {
     const long bytes = sysconf(name);
     return bytes > 0 ? static_cast<size_t>(bytes) : usual;
 }
+#endif
 
 // CPUs that the cgroup's quota is worth, 0 for no limit. Version 2 first, then version 1.
 double cgroup_quota() {
@@ -57,12 +62,7 @@ size_t l2_bytes() {
 }
 
 int usable_cpus() {
-    int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-#ifdef __linux__
-    // Masks larger than cpu_set_t exist; then the number of online CPUs stands.
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
-#endif
+    int cpus = system_cpus();
     if (const double quota = cgroup_quota(); quota > 0)
         cpus = std::min(cpus, static_cast<int>(std::ceil(quota)));
     return std::max(cpus, 1);

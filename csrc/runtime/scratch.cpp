@@ -1,8 +1,5 @@
 #include "runtime/scratch.hpp"
 
-#include <pthread.h>
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -10,6 +7,8 @@
 #include <new>
 #include <thread>
 #include <vector>
+
+#include "runtime/system.hpp"
 
 namespace fastconv {
 
@@ -31,15 +30,13 @@ std::atomic<size_t> held{0};
 void* aligned_allocate(size_t bytes) {
     const size_t alignment = bytes >= kHuge ? kHuge : kScratchAlignment;
     if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
-    void* memory = std::aligned_alloc(alignment, round_up(std::max<size_t>(bytes, 1), alignment));
+    void* memory = system_allocate(alignment, round_up(std::max<size_t>(bytes, 1), alignment));
     if (memory == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    if (bytes >= kHuge) madvise(memory, round_up(bytes, kHuge), MADV_HUGEPAGE);
-#endif
+    if (bytes >= kHuge) prefer_huge_pages(memory, round_up(bytes, kHuge));
     return memory;
 }
 
-void aligned_release(void* memory) { std::free(memory); }
+void aligned_release(void* memory) { system_release(memory); }
 
 // One thread's stack of blocks. `owned` is held by the thread while it has a frame, or by whoever frees the
 // blocks.
@@ -84,8 +81,8 @@ struct Registry {
 Registry& registry() {
     static Registry* const only = [] {
         auto* made = new Registry;
-        pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
-                       [] { registry().mutex.unlock(); });
+        at_fork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
+                [] { registry().mutex.unlock(); });
         return made;
     }();
     return *only;

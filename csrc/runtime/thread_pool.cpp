@@ -1,10 +1,10 @@
 #include "runtime/thread_pool.hpp"
 
-#include <linux/futex.h>
-#include <pthread.h>
+#if defined(__linux__)
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +16,7 @@
 
 #include "runtime/float_mode.hpp"
 #include "runtime/machine.hpp"
+#include "runtime/system.hpp"
 
 namespace fastconv {
 
@@ -50,15 +51,6 @@ bool spin(Done done) {
     return done();
 }
 
-// Sleep while `word` is `value`, and wake sleepers. A mutex would be held by threads that have lost their core.
-void sleep_on(std::atomic<uint32_t>& word, uint32_t value) {
-    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
-}
-
-void wake(std::atomic<uint32_t>& word, int sleepers) {
-    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, sleepers, nullptr, nullptr, 0);
-}
-
 thread_local bool inside_task = false;
 
 struct Job {
@@ -87,6 +79,7 @@ struct Job {
 // Where a worker was last. One that is on the core on which the caller runs now would not run before the caller is done,
 // and a virtual machine's kernel leaves it there: it takes sleeping cores for occupied ones. So it is sent off by
 // narrowing its affinity until it runs: two threads took the time of one in every second series of calls.
+#if defined(__linux__)
 struct Seat {
     std::atomic<pid_t> thread{0};
     std::atomic<int> core{-1};
@@ -104,6 +97,7 @@ struct Seat {
     }
 
     // By the worker.
+    void take() { thread.store(static_cast<pid_t>(syscall(SYS_gettid))); }
     void settle() {
         if (const int here = sched_getcpu(); here != core.load(std::memory_order_relaxed))
             core.store(here, std::memory_order_relaxed);
@@ -112,6 +106,13 @@ struct Seat {
         moved.store(false);
     }
 };
+#else
+struct Seat {  // other systems move threads by themselves
+    void clear(int) {}
+    void take() {}
+    void settle() {}
+};
+#endif
 
 // What is left of the job stands in one word: its number (28 bits), places for more threads (12), pieces not begun (24).
 // Whoever takes a piece does so by changing that word, so the caller waits for pieces that were begun and for
@@ -129,7 +130,7 @@ class Pool {
             number << 36 | static_cast<uint64_t>(helpers) << 24 | static_cast<uint64_t>(job.pieces);
         left_.store(state);
         bell_.fetch_add(1);
-        const int here = sched_getcpu();
+        const int here = current_core();
         for (int i = 0; i < std::min(helpers, workers_); i++) seats_[i].clear(here);
         if (const int sleepers = sleepers_.load(); sleepers > 0) wake(bell_, std::min(helpers, sleepers));
         while (take(state, number, false)) run_piece(job, state);
@@ -189,7 +190,7 @@ class Pool {
     }
 
     void live(Seat& seat) {
-        seat.thread.store(static_cast<pid_t>(syscall(SYS_gettid)));
+        seat.take();
         for (;;) {
             const uint32_t rung = bell_.load();
             if (!spin([this] { return open(left_.load(std::memory_order_relaxed)); })) {
@@ -226,10 +227,13 @@ std::atomic<Pool*> the_pool{nullptr};
 Pool& pool() {
     Pool* current = the_pool.load(std::memory_order_acquire);
     if (current != nullptr) return *current;
-    static const int registered = pthread_atfork(nullptr, nullptr, [] {
-        the_pool.store(nullptr);
-        inside_task = false;
-    });
+    static const bool registered = [] {
+        at_fork(nullptr, nullptr, [] {
+            the_pool.store(nullptr);
+            inside_task = false;
+        });
+        return true;
+    }();
     (void)registered;
     auto* fresh = new Pool;
     if (the_pool.compare_exchange_strong(current, fresh)) return *fresh;
