@@ -7,7 +7,7 @@ import math
 import numpy as np
 import oracles
 import pytest
-from support import function, pairs
+from support import REASONS, function, pairs
 
 import fastconv
 from fastconv.testing import POOL_CASES, PoolCase, assert_close, tolerance, values
@@ -156,3 +156,31 @@ def test_all_padding(backend: str) -> None:
     assert y[0, 0].tolist() == [[0.0] * 3, [0.0, 1.0, 0.0], [0.0] * 3]
     dx = fastconv.max_pool2d_backward(np.ones((1, 1, 3, 3), np.float32), x, 1, stride=1, padding=1, backend=backend)
     assert dx.tolist() == [[[[1.0]]]]
+
+
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+@pytest.mark.parametrize("seed", range(60))
+def test_random_max_pool_gradients(seed: int) -> None:
+    """Windows that overlap, touch, or leave gaps; padding beyond half of them; ties, NaN and infinities."""
+    rng = np.random.default_rng(seed)
+    kernel, stride, dilation = (tuple(int(n) for n in rng.integers(1, high, 2)) for high in (6, 5, 3))
+    if seed % 3 == 0:
+        stride, dilation = kernel, (1, 1)
+    padding = tuple(int(n) for n in rng.integers(0, 4, 2))
+    size = [max(1, (k - 1) * d + 1 - 2 * p) + int(rng.integers(0, 40)) for k, d, p in zip(kernel, dilation, padding)]  # noqa: B905
+    n, c = int(rng.integers(1, 4)), int(rng.choice([1, 3, 16, 19, 70]))
+    channels_last = bool(seed % 2)
+    x = rng.integers(-3, 4, (n, *size, c) if channels_last else (n, c, *size)).astype(
+        "float64" if seed % 5 == 0 else "float32"
+    )
+    x[rng.random(x.shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf])
+    keywords = {
+        "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": bool(seed % 4 == 1),
+        "layout": "NHWC" if channels_last else None,
+    }  # fmt: skip
+    shape = fastconv.max_pool2d(x, kernel, **keywords, backend="numpy").shape
+    dy = rng.integers(-8, 9, shape).astype(x.dtype)
+    expected = fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="numpy")
+    for threads in (1, 3):
+        fastconv.set_num_threads(threads)
+        assert_close(fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="cpp"), expected, 0, f"{threads}")

@@ -11,38 +11,6 @@
 FASTCONV_BEGIN_ISA
 namespace {
 
-// to[c][r] = from[r][c]. Neighbouring columns of `from` and neighbouring rows of `to` are next to each other
-// in memory.
-template <class T>
-void transpose_matrix(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
-    using V = vec<T, kLanes<T>>;
-    constexpr int L = kLanes<T>;
-    for (int64_t r = 0; r < rows; r += L) {
-        const int64_t deep = rows - r < L ? rows - r : L;
-        const auto down = mask<V>(deep);
-        for (int64_t c = 0; c < columns; c += L) {
-            const int64_t wide = columns - c < L ? columns - c : L;
-            V v[L];
-            if (deep == L && wide == L) {
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++) v[i] = load<V>(from + (r + i) * from_row + c);
-                transpose(v);
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++) store(to + (c + i) * to_row + r, v[i]);
-            } else {
-                const auto across = mask<V>(wide);
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++)
-                    v[i] = i < deep ? load<V>(from + (r + i) * from_row + c, across) : V{};
-                transpose(v);
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++)
-                    if (i < wide) store(to + (c + i) * to_row + r, v[i], down);
-            }
-        }
-    }
-}
-
 template <class T, int N>
 void lane_taps(const LaneTile<T>& t, int64_t first) {
     using V = vec<T, kLanes<T>>;

@@ -12,8 +12,10 @@
 // windows that are not there add nothing.
 #pragma once
 
+#include "algorithms/max_pool_apart.hpp"
 #include "algorithms/max_pool_kernels.hpp"
 #include "algorithms/max_pool_rows.hpp"
+#include "algorithms/max_pool_separable.hpp"
 #include "algorithms/pool_forward.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -252,7 +254,9 @@ void backward_tiles(const PoolShape& s, const T* dy, const T* x, T* dx, const Po
 template <class T>
 int64_t gradient_scratch(const PoolShape& s) {
     Ring<T> ring(s, s.channels_last ? s.channels : 1);
-    return ring.place(s, nullptr);
+    Separable<T> separable(s);
+    const int64_t bytes = ring.place(s, nullptr), other = is_separable(s) ? separable.place(s, nullptr) : 0;
+    return bytes > other ? bytes : other;
 }
 
 template <class T>
@@ -261,6 +265,8 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
     const T *const g = static_cast<const T*>(dy), *const from = static_cast<const T*>(x);
     T* const to = static_cast<T*>(dx);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
+    if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);
+    if (ties == Ties::first && is_separable(s)) return backward_separable(s, g, from, to, part, scratch);
     if (ties == Ties::first) return backward_marks<T, Want::number>(s, g, false, from, to, part, scratch);
     backward_marks<T, Want::maximum>(s, g, ties == Ties::split, from, to, part, scratch);
 }

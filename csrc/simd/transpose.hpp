@@ -59,5 +59,44 @@ FASTCONV_INLINE void transpose(V* rows) {
     if constexpr (L >= 16) transpose_step<8>(rows);
 }
 
+// to[c][r] = from[r][c]. Neighbouring columns of `from` and neighbouring rows of `to` are next to each other
+// in memory.
+template <class T>
+void transpose_matrix(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t r = 0; r < rows; r += L) {
+        const int64_t deep = rows - r < L ? rows - r : L;
+        const auto down = mask<V>(deep);
+        for (int64_t c = 0; c < columns; c += L) {
+            const int64_t wide = columns - c < L ? columns - c : L;
+            V v[L];
+            if (deep == L && wide == L) {
+                // three rows share a pointer, so that all addresses stay in registers
+                const T* in[(L + 2) / 3];
+                T* out[(L + 2) / 3];
+#pragma GCC unroll 6
+                for (int i = 0; i < (L + 2) / 3; i++) in[i] = from + (r + 3 * i) * from_row + c;
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) v[i] = load<V>(in[i / 3] + i % 3 * from_row);
+                transpose(v);
+#pragma GCC unroll 6
+                for (int i = 0; i < (L + 2) / 3; i++) out[i] = to + (c + 3 * i) * to_row + r;
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++) store(out[i / 3] + i % 3 * to_row, v[i]);
+            } else {
+                const auto across = mask<V>(wide);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++)
+                    v[i] = i < deep ? load<V>(from + (r + i) * from_row + c, across) : V{};
+                transpose(v);
+#pragma GCC unroll 16
+                for (int i = 0; i < L; i++)
+                    if (i < wide) store(to + (c + i) * to_row + r, v[i], down);
+            }
+        }
+    }
+}
+
 }  // namespace
 FASTCONV_END_ISA
