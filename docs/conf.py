@@ -54,5 +54,6 @@ html_static_path = ["_static"]
 html_css_files = ["fastconv.css"]
 html_copy_source = False
 html_show_sphinx = False
+highlight_language = "text"  # of blocks that name none; docstrings show Python sessions all the same
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
