@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 import tempfile
@@ -171,17 +172,21 @@ def _row(problem: Problem | TrainingProblem, case: Case, contender: Contender, *
 def _checked(problem: Problem | TrainingProblem, contender: Contender, prepared: Prepared) -> dict[str, Any]:
     """What the row tells of the result; nothing is timed that has not been seen to be right."""
     largest, error = problem.distance(prepared.arrays)
-    found = {"largest_difference": largest, "error": error, "algorithm": prepared.algorithm}
+    found: dict[str, Any] = {"algorithm": prepared.algorithm}
+    if math.isfinite(error):  # JSON knows no other numbers
+        found |= {"largest_difference": largest, "error": error}
     right = error <= PEER_ERROR
     if contender.ours and isinstance(problem, Problem):
         backend = contender.variant.split()[2]
         algorithm = prepared.algorithm or problem.algorithm(backend, contender.variant.split()[3])
         difference = problem.check(prepared.arrays, promised(backend, algorithm))
-        found |= {"share_of_allowed": difference.share, "algorithm": algorithm}
+        found |= {"share_of_allowed": difference.share if math.isfinite(difference.share) else None}
+        found |= {"algorithm": algorithm}
         right = difference.ok
     found["correct"] = right
     if not right:
-        found |= {"status": "wrong", "note": f"wrong result, relative error {error:.1e}: not timed"}
+        how = f"relative error {error:.1e}" if math.isfinite(error) else "a wrong shape, or not finite"
+        found |= {"status": "wrong", "note": f"wrong result, {how}: not timed"}
     return found
 
 

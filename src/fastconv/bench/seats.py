@@ -10,13 +10,14 @@ import contextlib
 import json
 import os
 import pathlib
-import selectors
+import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -139,6 +140,14 @@ def _pinned(processors: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def _listen(answers: IO[bytes], into: queue.Queue[bytes]) -> None:
+    """Hand on line by line, an empty one at the end: pipes cannot be waited for with a limit on every system."""
+    with answers:
+        for line in answers:
+            into.put(line)
+    into.put(b"")
+
+
 class Own:
     """A library in a process of its own, pinned to the processors given; started anew after it died."""
 
@@ -164,6 +173,8 @@ class Own:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env=environment(self._threads, default_allocator=self._default_allocator),
             )  # fmt: skip
+        self._answers: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=_listen, args=(self._process.stdout, self._answers), daemon=True).start()
         self._started = False
 
     def prepare(self, contender: Contender, case: Case, folder: pathlib.Path) -> Prepared:
@@ -214,7 +225,9 @@ class Own:
         """End the process."""
         if self._process is not None:
             self._process.kill()  # a stopped process dies all the same
-            self._process.communicate()
+            self._process.wait()
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()  # type: ignore[union-attr]
             self._process = None
 
     def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -231,21 +244,17 @@ class Own:
         return self._read()
 
     def _read(self) -> dict[str, Any]:
-        process, line, silence = self._process, b"", 0.0
-        assert process is not None
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(0.5):  # counted in steps: time during which all of us were stopped is none
-                    silence += 0.5
-                    if silence >= self._patience:
-                        raise self._death(f"no answer within {self._patience:.0f} s")
-                    continue
-                part = os.read(process.stdout.fileno(), 1 << 16)
-                if not part:
-                    raise self._death()
-                line += part
+        silence = 0.0
+        while True:
+            try:
+                line = self._answers.get(timeout=0.5)
+                break
+            except queue.Empty:  # counted in steps: time during which all of us were stopped is none
+                silence += 0.5
+                if silence >= self._patience:
+                    raise self._death(f"no answer within {self._patience:.0f} s") from None
+        if not line:
+            raise self._death()
         self._signal("SIGSTOP")
         answer: dict[str, Any] = json.loads(line)
         return answer

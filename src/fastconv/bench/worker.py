@@ -7,6 +7,7 @@ error.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -24,6 +25,8 @@ from .peers.case import Case, Library, Ready, Unsupported
 from .timing import timed_turn
 
 __all__ = ["as_case", "main"]
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
 def as_case(told: dict[str, Any], folder: pathlib.Path) -> Case:
@@ -76,6 +79,8 @@ def main(name: str, threads: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the parent to handle; if that dies, the system hangs up on a stopped orphan
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if sys.platform == "linux":  # not on one that is about to stop: Linux can be told to end it
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGKILL))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
 
