@@ -80,7 +80,8 @@ struct Cycles {
 
 }  // namespace
 
-bool lanes_pay(const ConvProblem& p, DType dtype) {
+bool lanes_pay(const ConvProblem& problem, DType dtype) {
+    const ConvProblem p = problem.whole();
     const Cycles cycles(p, dtype);
     return p.channels_last || cycles.channels_in_lanes() < cycles.pixels_in_lanes();
 }

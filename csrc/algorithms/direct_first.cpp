@@ -84,6 +84,7 @@ class DirectFirst final : public ConvKernel {
         const FlushToZero flush;
         const ScratchShare share = scratch_share();
         const Layout layout = lay_out(args.batch, share.threads, share.budget);
+        note_weight_parts(layout.channel_chunks);
         const int64_t tasks =
             args.batch * p_.out_size[0] * layout.row_bands * layout.column_bands * layout.channel_chunks;
         parallel_for(

@@ -103,6 +103,7 @@ class DirectLanes final : public ConvKernel {
                          packed_ > 65536 ? share.threads : 1);
             packed = all;
         }
+        note_weight_parts(cut.channel_chunks);
         parallel_for(
             passes * cut.channel_chunks, [&](int64_t task) { run_task(args, packed, cut, task); },
             share.threads, least_seconds<T>(p_.flops() * args.batch));

@@ -64,6 +64,7 @@ class PointwiseFirst final : public ConvKernel {
                          part_of(row_blocks_, chunks, chunk), input, partial);
             }
         };
+        note_weight_parts(tasks == units ? chunks : 1);
         parallel_for(tasks, run_part, threads, least_seconds<T>(p_.flops() * args.batch));
     }
 

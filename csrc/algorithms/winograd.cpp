@@ -157,6 +157,7 @@ class Winograd final : public ConvKernel {
                 ScratchFrame inner;
                 multiply(job, packed, 0, b.tiles, panel, v, inner.take<T>(products_size(b.tiles)));
             };
+            note_weight_parts(panels_);
             parallel_for(panels_, run_panel, share.threads);
         } else {
             const auto run_block = [&](int64_t block) {

@@ -117,6 +117,7 @@ class WinogradTiles final : public ConvKernel {
                     ScratchFrame inner;
                     multiply(args, box, panel, inputs, inner.take<T>(product_size(box.size)));
                 };
+                note_weight_parts(panels_);
                 parallel_for(panels_, run_panel, threads);
             }
         } else {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bindings/arrays.hpp"
@@ -12,6 +13,7 @@
 #include "plan/conv.hpp"
 #include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
 
 namespace fastconv {
 
@@ -49,6 +51,22 @@ struct Prepared {
 
     size_t workspace_bytes() const { return kernel->workspace_bytes(); }
     std::string describe() const { return describe_conv(problem, dtype, algorithm->name, workspace_bytes()); }
+
+    // How a run with packed weights would be cut among as many threads as there are now: (tasks, threads, parts of the
+    // weights) of every job. Nothing is computed and no array is touched.
+    std::vector<std::tuple<int64_t, int64_t, int64_t>> split(int64_t batch) const {
+        std::vector<Split> jobs;
+        {
+            const SplitRecorder recorder(jobs);
+            ConvArgs a{batch, nullptr, nullptr};
+            alignas(64) static const char somewhere[64] = {};  // only addresses are computed
+            a.x = a.weight = a.packed = a.bias = somewhere;
+            if (batch > 0 && problem.out_channels > 0) kernel->run(a);
+        }
+        std::vector<std::tuple<int64_t, int64_t, int64_t>> all;
+        for (const Split& job : jobs) all.emplace_back(job.tasks, job.threads, job.weight_parts);
+        return all;
+    }
 
     // Checks x, add and out, and fills in what they say.
     ConvArgs args(const py::array& x, const std::optional<py::array>& add, py::array& out,

@@ -124,6 +124,8 @@ void register_conv(py::module_& m) {
         .def("run", &Plan::run, py::arg("x"), py::arg("out"), py::arg("add") = py::none())
         .def("call", &Plan::call, py::arg("x"), py::arg("out"), py::arg("add"))
         .def("update", &Plan::update, py::arg("weight"), py::arg("bias"))
+        .def(
+            "split", [](const Plan& p, int64_t batch) { return p.prepared->split(batch); }, py::arg("batch"))
         .def_property_readonly("algorithm", [](const Plan& p) { return p.prepared->algorithm->name; })
         .def_property_readonly("workspace_bytes", [](const Plan& p) { return p.prepared->workspace_bytes(); })
         .def("describe", [](const Plan& p) { return p.prepared->describe(); });

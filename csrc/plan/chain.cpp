@@ -171,9 +171,10 @@ bool Chain::settle(Pass& pass) const {
     const Band whole = walk_band(pass, {0, height}, pass.piece);
     for (size_t i = 0; i + 1 < pass.size(); i++) {
         const size_t at = pass.first + i;
-        // An odd number of cache lines, so that channels do not fall onto the same cache sets.
-        const int64_t line = 64 / static_cast<int64_t>(item_), row = width_out(at);
-        const int64_t plane = (ceil_div(whole.rows[i] * row, line) | 1) * line;
+        const int64_t row = width_out(at);
+        int64_t plane = whole.rows[i] * row;
+        // Channels whole pages apart would fall onto the same cache sets.
+        if (plane * static_cast<int64_t>(item_) % 1024 == 0) plane += 64 / static_cast<int64_t>(item_);
         pass.plane.push_back(channels_last(at) ? 0 : plane);
         pass.room.push_back(static_cast<size_t>(
             (channels_last(at) ? whole.rows[i] * row : plane) * channels_out(at) + kSlack));
@@ -269,6 +270,9 @@ const ConvKernel* Chain::band_kernel(size_t at, int64_t in_rows, int64_t top, in
     if (kept != nullptr) return kept.get();
     const ChainStep& step = steps_[at];
     ConvProblem p = step.problem;
+    p.whole_in = p.in_size[1];
+    p.whole_out = p.out_size[1];
+    p.whole_pad = p.pad_lo[1];
     p.in_size[1] = in_rows;
     p.out_size[1] = out_rows;
     p.pad_lo[1] = top;

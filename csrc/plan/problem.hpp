@@ -19,6 +19,19 @@ struct ConvProblem {
     PadMode mode;
     int64_t out_size[3];     // authoritative
     int64_t batch_hint = 0;  // images for which times are predicted; 0: one and sixteen alike
+    // Where this is some rows of another problem: that one's rows and padding. Whatever changes bits is chosen for it.
+    int64_t whole_in = 0, whole_out = 0, whole_pad = 0;
+
+    ConvProblem whole() const {
+        ConvProblem p = *this;
+        if (whole_out == 0) return p;
+        p.in_size[1] = whole_in;
+        p.out_size[1] = whole_out;
+        p.pad_lo[1] = whole_pad;
+        p.pad_hi[1] = (whole_out - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1 - whole_pad - whole_in;
+        p.whole_in = p.whole_out = p.whole_pad = 0;
+        return p;
+    }
 
     int64_t group_in() const { return in_channels / groups; }
     int64_t group_out() const { return out_channels / groups; }

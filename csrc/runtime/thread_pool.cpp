@@ -267,9 +267,30 @@ void set_num_threads(int threads) { thread_setting().store(std::clamp(threads, 1
 
 bool in_parallel() { return inside_task; }
 
+namespace {
+
+thread_local std::vector<Split>* recorded = nullptr;
+thread_local int64_t weight_parts = 1;
+
+}  // namespace
+
+SplitRecorder::SplitRecorder(std::vector<Split>& into) {
+    recorded = &into;
+    weight_parts = 1;
+}
+
+SplitRecorder::~SplitRecorder() { recorded = nullptr; }
+
+void note_weight_parts(int64_t parts) { weight_parts = parts; }
+
 void parallel_for(int64_t tasks, void (*run)(void*, int64_t), void* context, int limit, double seconds) {
     const int64_t threads =
         std::min<int64_t>(limit > 0 ? std::min(limit, num_threads()) : num_threads(), tasks);
+    if (recorded != nullptr) {
+        recorded->push_back({tasks, threads, weight_parts});
+        weight_parts = 1;
+        return;
+    }
     Pool* helpers = nullptr;
     if (threads > 1 && !inside_task && seconds >= kTinyJob) {
         helpers = &pool();

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 namespace fastconv {
 
@@ -33,6 +34,25 @@ void parallel_for(int64_t tasks, F&& body, int limit = 0, double seconds = 1) {
         tasks, [](void* context, int64_t task) { (*static_cast<Body*>(context))(task); },
         const_cast<void*>(static_cast<const void*>(&body)), limit, seconds);
 }
+
+// How a kernel cuts its work, for reports: while a recorder lives, parallel_for on its thread notes what it is asked for
+// and runs nothing. `weight_parts` is what the kernel said just before by note_weight_parts: tasks in a row that read
+// the same input with other weights.
+struct Split {
+    int64_t tasks;
+    int64_t threads;
+    int64_t weight_parts;
+};
+
+class SplitRecorder {
+  public:
+    explicit SplitRecorder(std::vector<Split>& into);
+    ~SplitRecorder();
+    SplitRecorder(const SplitRecorder&) = delete;
+    SplitRecorder& operator=(const SplitRecorder&) = delete;
+};
+
+void note_weight_parts(int64_t parts);
 
 // True inside a task of a job.
 bool in_parallel();

@@ -143,6 +143,15 @@ class ConvPlan:
         """What is known of every algorithm beforehand: predicted time, workspace, or why it cannot; fastest first."""
         return self._backend.candidates(self._frame.geometry, self._frame.dtype)
 
+    def split(self, batch: int | None = None) -> list[tuple[int, int, int]]:
+        """How a call would be cut among threads: ``(tasks, threads, parts of the weights)`` of each of its jobs.
+
+        Nothing is computed. Tasks of one job are alike; ``parts of the weights`` of them share the same input. A
+        backend that says nothing about it gives one task.
+        """
+        split = getattr(self._run, "split", None)
+        return [(1, 1, 1)] if split is None else split(self._batch if batch is None else batch)
+
     def describe(self) -> str:
         """Say what was planned, which algorithms there are, which was chosen, and why."""
         g = self._geometry
