@@ -190,7 +190,7 @@ class Winograd final : public ConvKernel {
         const double passes = p_.batch_hint > 0
                                   ? passes_of(p_.batch_hint) / static_cast<double>(p_.batch_hint)
                                   : (passes_of(1) + passes_of(16)) / 17.0;
-        const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 25e9 : 0;
+        const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 40e9 : 0;
         return multiply + transforms + stream;
     }
 
