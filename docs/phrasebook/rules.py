@@ -96,7 +96,7 @@ RULES = {
     "pooling": (
         Rule(
             "the stride, where none is given",
-            "The window's size; ONNX alone takes 1.",
+            "The window's size. ONNX takes 1, and TensorFlow wants to be told.",
             ours="max_pool2d(x, 2)",
             pytorch="F.max_pool2d(x, 2)",
             tensorflow="tf.nn.max_pool2d(x, 2, 2, 'VALID')",
