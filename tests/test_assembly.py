@@ -1,8 +1,8 @@
 """The machine code of the hot loops: a register tile that the compiler keeps in memory runs several times slower.
 
 Read from the objects of the newest release build in ``build/``, of whichever kind.  A hot loop is an innermost
-one that is mostly multiply-adds.  There no vector may be stored on the stack or loaded from it, but for what
-``ALLOWED`` lists.
+one that is mostly multiply-adds.  In those of the common kernels (``TILES``) no vector may be stored on the stack or
+loaded from it, in others one for ten multiply-adds, but for what ``ALLOWED`` lists.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+TILES = re.compile(r"pixel_tile<|channel_tile<|Winograd<|run_all<|in_place_square<")
 # Loops with more operands than there are registers: vectors that one may store, and may load per 100 multiply-adds.
 ALLOWED = {
     ("avx512", r"in_place_square<\w+, 5, "): (0, 40),  # 25 weights, which are only read
     ("avx512", r"small_planes<\w+, 5, "): (2, 30),  # 25 weights, and the order of lanes of each tap
     ("avx512", r"expand_tiles<"): (5, 15),  # 24 vectors between its two passes, 8 constants
+    ("avx2", r"planes_of<"): (10, 70),  # the sums of four planes and their weights: too much for 16 registers
     ("avx2", r"in_place_square<"): (0, 250),  # 9 or 25 weights and the masks of the columns
     ("avx2", r"run_all<\w+, 5, 2>"): (1, 5),
     ("avx2", r"Winograd<6, \w+>::input"): (1, 5),
@@ -70,10 +72,11 @@ class Loop(NamedTuple):
         """Say what is wrong with a hot loop."""
         stores = sum(i.stores_vector for i in self.body)
         loads = sum(i.loads_vector for i in self.body)
-        for (where, name), (may_store, may_load) in ALLOWED.items():
+        may_store, may_load = (0, 0) if TILES.search(self.function) else (self.multiplies // 10, 10)
+        for (where, name), allowed in ALLOWED.items():
             if where == isa and re.search(name, self.function):
-                stores, loads = max(0, stores - may_store), max(0, loads - may_load * self.multiplies // 100)
-        if stores == loads == 0:
+                may_store, may_load = allowed
+        if stores <= may_store and 100 * loads <= may_load * self.multiplies:
             return None
         return f"{self.function}: {stores} stores, {loads} loads of spilled vectors, {self.multiplies} multiply-adds"
 
