@@ -1,10 +1,8 @@
 // The driver of depthwise convolution: what is cut into tasks, and where each kernel reads.
 //
-// channels first: 3x3 and 5x5 kernels read each plane in place. For all others a band of rows of one channel
-// is copied into L1
-//   with its padding, columns sorted by stride phase.
-// channels last: nothing is copied. Tap rows in the padding are left out, columns whose taps reach into the
-// padding are
+// channels first: small planes are done by depthwise_small.cpp; 3x3 and 5x5 kernels read each plane in place. For all
+//   others a band of rows of one channel is copied with its padding, columns sorted by stride phase.
+// channels last: nothing is copied. Tap rows in the padding are left out, columns whose taps reach into the padding are
 //   done one by one, all others in runs.
 #include <algorithm>
 #include <vector>
@@ -33,9 +31,9 @@ class DepthwiseFirst final : public ConvKernel {
             const int64_t at = kw * p_.dilation[2];
             columns_.push_back(at % stride * pitch_ + at / stride);
         }
-        // A band fills half of L1 at most, but holds some rows in any case.
+        // A band fills an eighth of L2 at most, but holds some rows in any case.
         row_ = pitch_ * static_cast<int64_t>(phases_.size());
-        const int64_t lines = static_cast<int64_t>(l1_bytes() / 2 / sizeof(T)) / row_;
+        const int64_t lines = static_cast<int64_t>(l2_bytes() / 8 / sizeof(T)) / row_;
         band_ = std::clamp<int64_t>((lines - tap_reach()) / p_.stride[1] + 1,
                                     std::min<int64_t>(8, p_.out_size[1]), p_.out_size[1]);
     }
@@ -45,8 +43,12 @@ class DepthwiseFirst final : public ConvKernel {
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
-        const int64_t bands = ceil_div(p_.out_size[1], band_);
-        const int64_t units = args.batch * p_.in_channels * bands;
+        // Few large planes are cut into smaller bands, so that they go round.
+        const int64_t planes = args.batch * p_.in_channels, height = p_.out_size[1];
+        const int64_t bands = std::max(
+            ceil_div(height, band_),
+            std::min(ceil_div(int64_t{threads() > 1} * 4 * threads(), planes), ceil_div(height, 16)));
+        const int64_t units = planes * bands;
         const int64_t tasks = task_count(units, p_.flops() / 2 / p_.in_channels / bands);
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
@@ -271,6 +273,12 @@ class DepthwiseLast final : public ConvKernel {
 
 template <class T>
 std::unique_ptr<ConvKernel> make(const ConvProblem& problem) {
+    if (problem.channels_last &&
+        problem.out_channels == 1) {  // an image and its filter are the same in both layouts
+        ConvProblem first = problem;
+        first.channels_last = false;
+        return make<T>(first);
+    }
     if (problem.channels_last) return std::make_unique<DepthwiseLast<T>>(problem);
     if (auto small = make_depthwise_small<T>(problem)) return small;
     if (DepthwiseInPlace<T>::takes(problem)) return std::make_unique<DepthwiseInPlace<T>>(problem);
