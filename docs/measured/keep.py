@@ -1,6 +1,7 @@
 """Keep of a report of ``fastconv bench --json`` what the documentation shows: python docs/measured/keep.py run.json
 
-One thread, one image, the usual allocator; written to layers.json beside this file.
+One thread, one image, the usual allocator; written to layers.json beside this file. Layers that were measured again
+may follow in more files: the last one that holds a layer counts.
 """
 
 from __future__ import annotations
@@ -25,10 +26,16 @@ def keep(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report[name] for name in ("schema", "command", "date", "peers", "machine")} | {"rows": rows}
 
 
-def main(source: str) -> None:
-    kept = keep(json.loads(pathlib.Path(source).read_text(encoding="utf-8")))
-    rows = ",\n".join("    " + json.dumps(row) for row in kept.pop("rows"))
-    head = json.dumps(kept, indent=2)[:-2]
+def main(*sources: str) -> None:
+    reports = [keep(json.loads(pathlib.Path(source).read_text(encoding="utf-8"))) for source in sources]
+    layers: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in report.pop("rows"):
+            found.setdefault(row["layer"], []).append(row)
+        layers.update(found)
+    rows = ",\n".join("    " + json.dumps(row) for layer in layers.values() for row in layer)
+    head = json.dumps(reports[0], indent=2)[:-2]
     target = pathlib.Path(__file__).resolve().parent / "layers.json"
     target.write_text(f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n', encoding="utf-8")
     print(target)
