@@ -2,9 +2,9 @@
 
 A seeded generator draws convolutions in one to three dimensions (plain, pointwise, grouped, depthwise, dilated,
 strided, with large kernels), their gradients, transposed convolutions, poolings with their gradients, and paddings, in
-both layouts. Each is timed, and the time divided by what the roofline asks of this machine: operations at the rate of a
-large matrix product or bytes at the rate of a large copy, whichever takes longer, and the cost of a call that does
-nothing else. The distribution of that quotient tells: its 99th percentile within 8 times its median is the aim.
+both layouts. Each is timed, and the time divided by what the roofline asks of this machine: operations at the rate of
+multiply-adds on registers or bytes at the rate of a large copy, whichever takes longer, and the cost of a call that
+does nothing else. The distribution of that quotient tells: its 99th percentile within 8 times its median is the aim.
 """
 
 from __future__ import annotations
@@ -238,8 +238,9 @@ def measure(
     progress : callable, optional
         Called with every problem's name before it is begun.
     """
-    machine = limits()
-    rate, bandwidth = machine["matmul_gflops"] * 1e9, machine["copy_gbs"] * 1e9
+    threads = fastconv.get_num_threads()
+    machine = limits(threads=(threads,))[str(threads)]
+    rate, bandwidth = machine["fma_gflops"] * 1e9, machine["copy_gbs"] * 1e9
     one = np.ones((1, 1, 1, 1), np.float32)
     call = _best(lambda: fastconv.conv2d(one, one), 0.02)
 

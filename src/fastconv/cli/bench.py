@@ -17,6 +17,9 @@ from ..bench.compare import compare_runs, comparison_lines
 from ..bench.layers import QUICK, README, SUITES, TOUR, Layer, find_layers
 from ..bench.machine import describe, limits, summary
 from ..bench.peers import PEERS, Peer, find_peers
+from ..bench.random_problems import measure as measure_cliffs
+from ..bench.random_problems import random_problems
+from ..bench.random_problems import report as cliff_lines
 from ..bench.report import Run, picture
 from ..bench.report import html as report_page
 from ..bench.runner import Case, Measured, Settings, as_json, cases_of, default_backends
@@ -35,6 +38,7 @@ _EPILOG = """examples:
   fastconv bench "64x56x56>128k3s2p1" --batch 1,8       any shape: kernel 3, stride 2, padding 1
   fastconv bench --from run.json --html report.html     a report from figures measured before
   fastconv bench --compare before.json after.json       what became faster or slower, beyond noise
+  fastconv bench --cliffs 2000 --threads 1              random problems: is there one that is slow beyond reason?
   fastconv bench --readme --peers --threads 1           write the table of README.md
 """
 _MODES = ("eager", "plan")
@@ -79,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("BEFORE", "AFTER"),
         help="compare two JSON files; status 1 if slower beyond noise",
+    )
+    add(
+        "--cliffs",
+        type=positive,
+        metavar="N",
+        help="N random problems of every kind: time over the roofline's, the worst",
     )
     add("--readme", nargs="?", const="README.md", metavar="FILE",
         help="write the table between its markers there, and the picture into docs beside it")  # fmt: skip
@@ -156,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if args.source:
         return _from_file(args)
+    if args.cliffs:
+        return _cliffs(args)
     peers, absent = _peers(args)
     layers = _layers(args)
     if args.list:
@@ -184,6 +196,18 @@ def run(args: argparse.Namespace) -> int:
     if report["interrupted"]:
         raise KeyboardInterrupt
     return 1 if any(row.status in ("wrong", "failed") and row.contender in _own_names(settings) for row in rows) else 0
+
+
+def _cliffs(args: argparse.Namespace) -> int:
+    """The distribution of random problems' times over what the machine's limits ask, and the worst of them."""
+    if args.threads:
+        fastconv.set_num_threads(args.threads[0])
+    problems = list(random_problems(args.cliffs))
+    with progress(len(problems)) as step:
+        found = measure_cliffs(problems, progress=step)
+    for line in cliff_lines(found):
+        print(line)
+    return 0
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from marshal import dumps
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +31,7 @@ __all__ = [
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT16 = np.dtype(np.float16)
 _REAL_KINDS = "biuf"
+_CAST_AT_ONCE = 1 << 20  # elements: 4 MB of float32
 
 
 def real_array(func: str, name: str, value: Any) -> Array:
@@ -175,6 +176,24 @@ class Frame(Generic[GeometryT]):
     def data(self, array: Array) -> Array:
         """Data as the backend reads it."""
         return self._ready(self.view(array))
+
+    def chunks(self, array: Array, out: Array) -> Iterator[tuple[Array, Array]]:
+        """Data as the backend reads it, each piece of the batch with its view of the result.
+
+        All of it at once where nothing is cast; else a few images at a time, so that a batch of float16 or integer
+        images never exists as a whole in the dtype that is computed in. Only where an image's result does not depend
+        on its batch.
+        """
+        view, into = self.view(array), self.view(out)
+        count, cast = len(view), view.dtype != self.dtype or into.dtype != self.dtype
+        step = count
+        if cast and self.backend.batch_invariant:
+            step = max(1, _CAST_AT_ONCE // max(1, view[:1].size, into[:1].size))
+        if step >= count:
+            yield self._ready(view), into
+            return
+        for first in range(0, count, step):
+            yield self._ready(view[first : first + step]), into[first : first + step]
 
     def weight(self, array: Array) -> Array:
         """A weight as the backend reads it."""

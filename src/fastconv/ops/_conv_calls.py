@@ -110,14 +110,15 @@ class _Forward:
         out = new_or_checked(self.func, out, shape, self.result, (x, weight, bias), backend=self.backend)
         if self.pads_first:
             x = pad_spatial(self.backend, self.given, x)
-        x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)
+        w5, b = frame.weight(weight), frame.vector(bias)
+        for x5, y5 in frame.chunks(x, out):
 
-        def kernel(y: Array) -> None:
-            self.backend.conv(frame.geometry, x5, w5, b, self.fused, y, self.algorithm)
-            if self.after is not None:
-                activate_in_place(self.backend, y, self.after)
+            def kernel(y: Array, x5: Array = x5) -> None:
+                self.backend.conv(frame.geometry, x5, w5, b, self.fused, y, self.algorithm)
+                if self.after is not None:
+                    activate_in_place(self.backend, y, self.after)
 
-        frame.into(frame.view(out), kernel)
+            frame.into(y5, kernel)
         return out
 
 
