@@ -69,5 +69,21 @@ FASTCONV_INLINE V interleave_high(V a, V b) {
     return alternate<lanes_of<V> / 2>(a, b, typename MakeLanes<lanes_of<V>>::type());
 }
 
+// Lane i is lane order[i] of a followed by b; order is known at run time only.
+template <class V>
+FASTCONV_INLINE V permuted(V a, V b, vec<typename MaskElement<scalar_of<V>>::type, lanes_of<V>> order) {
+#if defined(__clang__)
+    constexpr int L = lanes_of<V>;
+    alignas(64) scalar_of<V> both[2 * L];
+    store(both, a);
+    store(both + L, b);
+    V result{};
+    for (int i = 0; i < L; i++) result[i] = both[order[i]];
+    return result;
+#else
+    return __builtin_shuffle(a, b, order);
+#endif
+}
+
 }  // namespace
 FASTCONV_END_ISA

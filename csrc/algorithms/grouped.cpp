@@ -1,0 +1,324 @@
+// The driver of grouped convolution: which kernel takes what, and how it is cut into tasks. The idea stands in grouped.hpp.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "algorithms/grouped_kernels.hpp"
+#include "algorithms/rows_kernels.hpp"
+#include "plan/candidates.hpp"
+#include "runtime/float_mode.hpp"
+#include "runtime/machine.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace fastconv {
+
+namespace {
+
+constexpr int64_t kMostTerms = 512;      // of one sum
+constexpr int64_t kMostTapColumns = 32;  // whose masks the kernel keeps
+constexpr double kTaskWork = 100e3;      // multiply-adds worth a task of their own
+
+Clamp clamp_of(Activation a) {
+    return a == Activation::relu ? Clamp::relu : a == Activation::relu6 ? Clamp::relu6 : Clamp::none;
+}
+
+bool needs_pass(Activation a) { return a != Activation::none && clamp_of(a) == Clamp::none; }
+
+int64_t task_count(int64_t units, double work) {
+    const auto worth = static_cast<int64_t>(std::max(1.0, work / kTaskWork));
+    return std::min<int64_t>({units, 4 * int64_t{num_threads()}, worth});
+}
+
+// Channels first.
+template <class T>
+class GroupedFirst final : public ConvKernel {
+  public:
+    explicit GroupedFirst(const ConvProblem& problem)
+        : p_(problem), parts_(ceil_div(p_.group_out(), int64_t{kGroupedOutputs})) {}
+
+    size_t scratch_bytes() const override { return static_cast<size_t>(2 * planes()) * sizeof(int64_t); }
+    bool takes_bands() const override { return true; }
+
+    void run(const ConvArgs& args) const override {
+        const FlushToZero flush;
+        const int64_t height = p_.out_size[1], pieces = args.batch * p_.groups * parts_ * p_.out_size[0];
+        const int64_t bands =
+            std::clamp<int64_t>(ceil_div(4 * num_threads(), pieces), 1, ceil_div(height, 4 * kGroupedRows));
+        const int64_t units = pieces * bands;
+        const int64_t tasks = task_count(units, p_.flops() / 2 * static_cast<double>(args.batch));
+        parallel_for(tasks, [&](int64_t task) {
+            ScratchFrame frame;
+            int64_t* const sources = frame.take<int64_t>(2 * planes());
+            const Range part = part_of(units, tasks, task);
+            for (int64_t unit = part.begin; unit < part.end; unit++)
+                run_piece(args, unit / bands, part_of(height, bands, unit % bands), sources);
+        });
+    }
+
+  private:
+    int64_t planes() const { return p_.group_in() * p_.kernel[0]; }
+
+    // `index` counts images, groups, parts of a group's outputs, and planes of depth.
+    void run_piece(const ConvArgs& args, int64_t index, Range rows, int64_t* sources) const {
+        const int64_t depth = index % p_.out_size[0];
+        index /= p_.out_size[0];
+        const int64_t group = index / parts_ % p_.groups, image = index / parts_ / p_.groups;
+        const Range outputs = part_of(p_.group_out(), parts_, index % parts_);
+        const int64_t k = group * p_.group_out() + outputs.begin;
+        const int64_t in_channel = args.x_plane_of(p_), out_channel = args.out_plane_of(p_);
+        const int64_t pixels = p_.out_size[1] * p_.out_size[2];
+        const int64_t at = (image * p_.out_channels + k) * out_channel + depth * pixels;
+        const int64_t taps = p_.kernel[1] * p_.kernel[2];
+        int64_t* const w_planes = sources + planes();
+        GroupedPlanes<T> call;
+        call.planes = 0;
+        for (int64_t c = 0; c < p_.group_in(); c++) {
+            for (int64_t d = 0; d < p_.kernel[0]; d++) {
+                const int64_t z = axis_source(p_.mode, p_.in_size[0],
+                                              depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
+                if (z < 0) continue;
+                sources[call.planes] = c * in_channel + z * p_.in_size[1] * p_.in_size[2];
+                w_planes[call.planes++] = (c * p_.kernel[0] + d) * taps;
+            }
+        }
+        call.x =
+            static_cast<const T*>(args.x) + (image * p_.in_channels + group * p_.group_in()) * in_channel;
+        call.sources = sources;
+        call.in_rows = p_.in_size[1];
+        call.in_width = p_.in_size[2];
+        call.first_row = -p_.pad_lo[1];
+        call.first_column = -p_.pad_lo[2];
+        call.row_step = p_.stride[1];
+        call.tap_rows = p_.kernel[1];
+        call.tap_columns = p_.kernel[2];
+        call.row_dilation = p_.dilation[1];
+        call.column_dilation = p_.dilation[2];
+        call.w_planes = w_planes;
+        call.w_output = planes() * taps;
+        call.w = static_cast<const T*>(args.weight) + k * call.w_output;
+        call.outputs = outputs.size();
+        call.out = static_cast<T*>(args.out) + at;
+        call.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + at;
+        call.bias = args.bias == nullptr ? nullptr : static_cast<const T*>(args.bias) + k;
+        call.out_plane = out_channel;
+        call.out_width = p_.out_size[2];
+        call.begin = rows.begin;
+        call.end = rows.end;
+        call.clamp = clamp_of(args.activation);
+        grouped_of<T>().planes(call, p_.stride[2]);
+        if (needs_pass(args.activation))
+            rows_of<T>().activate(args.activation, call.out + rows.begin * call.out_width, outputs.size(),
+                                  out_channel, rows.size() * call.out_width);
+    }
+
+    ConvProblem p_;
+    int64_t parts_;
+};
+
+// Channels last. A lane block is the outputs of some neighbouring groups, or of one.
+template <class T>
+class GroupedLast final : public ConvKernel {
+  public:
+    explicit GroupedLast(const ConvProblem& problem) : p_(problem), lanes_(micro<T>().lanes) {
+        const int64_t k = p_.group_out(), c = p_.group_in();
+        together_ = std::clamp<int64_t>(lanes_ / k, 1, std::max<int64_t>(1, 2 * lanes_ / c));
+        together_ = std::min(together_, p_.groups);
+        blocks_ = ceil_div(p_.groups, together_);
+        index_.assign(static_cast<size_t>(c * lanes_), 0);
+        for (int64_t j = 0; j < c; j++)
+            for (int64_t l = 0; l < together_ * k; l++)
+                index_[static_cast<size_t>(j * lanes_ + l)] = static_cast<int32_t>(l / k * c + j);
+        // Columns whose expanded rows, one for each tap row, take two thirds of L1.
+        const int64_t most = static_cast<int64_t>(l1_bytes() * 2 / 3 / sizeof(T)) / (tap_rows() * c * lanes_);
+        columns_ =
+            std::clamp<int64_t>((most - reach()) / p_.stride[2] + 1, 8, std::max<int64_t>(8, p_.out_size[2]));
+        columns_ = std::min(columns_, p_.out_size[2]);
+        pieces_ = ceil_div(p_.out_size[2], columns_);
+    }
+
+    // [lane block][tap][input channel][lane]
+    size_t packed_bytes() const override { return static_cast<size_t>(blocks_ * block_size()) * sizeof(T); }
+    void pack(const void* weight, void* packed) const override {
+        for (int64_t block = 0; block < blocks_; block++)
+            pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block * block_size());
+    }
+
+    size_t scratch_bytes() const override {
+        return static_cast<size_t>((tap_rows() + 1) * row_size() + block_size()) * sizeof(T) +
+               2 * static_cast<size_t>(tap_rows()) * sizeof(int64_t);
+    }
+
+    void run(const ConvArgs& args) const override {
+        const FlushToZero flush;
+        const int64_t height = p_.out_size[1], planes = args.batch * p_.out_size[0];
+        const int64_t bands = std::clamp<int64_t>(ceil_div(4 * num_threads(), planes * blocks_ * pieces_), 1,
+                                                  ceil_div(height, 8));
+        const int64_t units = planes * bands * pieces_ * blocks_;
+        const int64_t tasks = task_count(units, p_.flops() / 2 * static_cast<double>(args.batch));
+        parallel_for(tasks, [&](int64_t task) {
+            const Range part = part_of(units, tasks, task);
+            ScratchFrame frame;
+            T* const own = frame.take<T>(args.packed == nullptr ? block_size() : 0);
+            T* const expanded = frame.take<T>((tap_rows() + 1) * row_size());
+            const T** const rows = frame.take<const T*>(tap_rows());
+            int64_t* const holds = frame.take<int64_t>(tap_rows());
+            std::memset(expanded, 0, static_cast<size_t>(row_size()) * sizeof(T));  // the row of the padding
+            int64_t ready = -1;
+            for (int64_t unit = part.begin; unit < part.end; unit++) {
+                const int64_t piece = unit % pieces_, band = unit / pieces_ % bands,
+                              block = unit / pieces_ / bands % blocks_,
+                              plane = unit / pieces_ / bands / blocks_;
+                const T* w = own;
+                if (args.packed != nullptr) {
+                    w = static_cast<const T*>(args.packed) + block * block_size();
+                } else if (ready != block) {
+                    pack_block(static_cast<const T*>(args.weight), block, own);
+                    ready = block;
+                }
+                run_band(args, plane, block, part_of(height, bands, band),
+                         part_of(p_.out_size[2], pieces_, piece), w, expanded, rows, holds);
+            }
+        });
+    }
+
+  private:
+    int64_t tap_rows() const { return p_.kernel[0] * p_.kernel[1]; }
+    int64_t reach() const { return (p_.kernel[2] - 1) * p_.dilation[2] + 1; }
+    int64_t in_columns(int64_t columns) const { return (columns - 1) * p_.stride[2] + reach(); }
+    int64_t row_size() const { return in_columns(columns_) * p_.group_in() * lanes_; }
+    int64_t block_size() const { return p_.taps() * p_.group_in() * lanes_; }
+    int64_t groups_of(int64_t block) const { return std::min(together_, p_.groups - block * together_); }
+
+    void pack_block(const T* weight, int64_t block, T* to) const {
+        const int64_t outputs = groups_of(block) * p_.group_out(), first = block * together_ * p_.group_out();
+        for (int64_t i = 0; i < p_.taps() * p_.group_in(); i++, to += lanes_) {
+            std::memcpy(to, weight + i * p_.out_channels + first, static_cast<size_t>(outputs) * sizeof(T));
+            std::fill(to + outputs, to + lanes_, T(0));
+        }
+    }
+
+    // `plane` counts images and planes of depth.
+    void run_band(const ConvArgs& args, int64_t plane, int64_t block, Range band, Range columns, const T* w,
+                  T* expanded, const T** rows, int64_t* holds) const {
+        const int64_t k = block * together_ * p_.group_out(), depth = plane % p_.out_size[0],
+                      image = plane / p_.out_size[0];
+        std::fill_n(holds, tap_rows(), -1);
+        for (int64_t row = band.begin; row < band.end; row++) {
+            for (int64_t d = 0; d < p_.kernel[0]; d++) {
+                const int64_t z = axis_source(p_.mode, p_.in_size[0],
+                                              depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
+                for (int64_t i = 0; i < p_.kernel[1]; i++) {
+                    const int64_t padded = row * p_.stride[1] + i * p_.dilation[1],
+                                  tap = d * p_.kernel[1] + i;
+                    const int64_t y = axis_source(p_.mode, p_.in_size[1], padded - p_.pad_lo[1]);
+                    if (z < 0 || y < 0) {
+                        rows[tap] = expanded;
+                        continue;
+                    }
+                    // Rows of one window are dilation apart, so that the quotient tells their places from each other.
+                    const int64_t place = d * p_.kernel[1] + padded / p_.dilation[1] % p_.kernel[1];
+                    T* const to = expanded + (1 + place) * row_size();
+                    if (holds[place] != padded)
+                        expand_row(args, (image * p_.in_size[0] + z) * p_.in_size[1] + y, block, columns, to);
+                    holds[place] = padded;
+                    rows[tap] = to;
+                }
+            }
+            const int64_t line = (plane * p_.out_size[1] + row) * p_.out_size[2] + columns.begin;
+            const int64_t at = line * p_.out_channels + k;
+            GroupedRow<T> call;
+            call.rows = rows;
+            call.tap_rows = tap_rows();
+            call.tap_columns = p_.kernel[2];
+            call.depth = p_.group_in();
+            call.stride = p_.stride[2];
+            call.dilation = p_.dilation[2];
+            call.w = w;
+            call.out = static_cast<T*>(args.out) + at;
+            call.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + at;
+            call.bias = args.bias == nullptr ? nullptr : static_cast<const T*>(args.bias) + k;
+            call.out_pixel = p_.out_channels;
+            call.pixels = columns.size();
+            call.lanes = groups_of(block) * p_.group_out();
+            call.clamp = clamp_of(args.activation);
+            grouped_of<T>().row(call);
+            if (needs_pass(args.activation))
+                rows_of<T>().activate(args.activation, call.out, call.pixels, call.out_pixel, call.lanes);
+        }
+    }
+
+    // `line` counts images, planes and rows of x.
+    void expand_row(const ConvArgs& args, int64_t line, int64_t block, Range columns, T* to) const {
+        const int64_t c = p_.group_in(), first = block * together_ * c, valid = groups_of(block) * c;
+        const int64_t pitch = p_.in_size[2] * p_.in_channels;
+        const T* const x = static_cast<const T*>(args.x) + line * pitch + first;
+        const int64_t begin = columns.begin * p_.stride[2] - p_.pad_lo[2], count = in_columns(columns.size());
+        const int64_t inner = std::clamp<int64_t>(-begin, 0, count),
+                      outer = std::clamp<int64_t>(p_.in_size[2] - begin, inner, count);
+        const auto put = [&](int64_t at, int64_t pixels, int64_t source) {
+            if (pixels <= 0) return;
+            T* const into = to + at * c * lanes_;
+            if (source < 0)
+                std::memset(into, 0, static_cast<size_t>(pixels * c * lanes_) * sizeof(T));
+            else
+                grouped_of<T>().expand(x + source * p_.in_channels, p_.in_channels, pixels, valid,
+                                       index_.data(), c, into, pitch);
+        };
+        for (int64_t i = 0; i < inner; i++) put(i, 1, axis_source(p_.mode, p_.in_size[2], begin + i));
+        put(inner, outer - inner, begin + inner);
+        for (int64_t i = outer; i < count; i++) put(i, 1, axis_source(p_.mode, p_.in_size[2], begin + i));
+    }
+
+    ConvProblem p_;
+    int64_t lanes_, together_, blocks_, columns_, pieces_;
+    std::vector<int32_t> index_;
+};
+
+}  // namespace
+
+std::string why_not_grouped(const ConvProblem& p, DType dtype) {
+    if (p.groups == 1) return "it needs groups";
+    if (p.in_channels == 0 || p.out_channels == 0) return "there are no channels";
+    if (p.group_in() * p.taps() > kMostTerms) return "it adds at most 512 terms into one sum";
+    if (p.channels_last) {
+        if (p.group_out() > (dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes))
+            return "channels last, the outputs of a group must fit into one vector";
+        return "";
+    }
+    if (p.stride[2] > 2) return "channels first, it needs a stride of 1 or 2 along the width";
+    if (p.kernel[2] > kMostTapColumns) return "channels first, it takes at most 32 columns of taps";
+    if (p.mode != PadMode::constant && p.reads_padding()) return "channels first, it pads with zeros only";
+    return "";
+}
+
+// Rates seen on AVX-512 (peak 232 GFLOP/s), planes of 28 x 28 and 14 x 14: channels first 4 and 8 channels a group 87 and 89, channels
+// last 63 and 79, 5x5 96 and 105; direct convolution 59, 62, 23 and 61. From 16 outputs a group on direct has full tiles.
+double predict_grouped(const ConvProblem& p, DType dtype) {
+    const double lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
+    const double outputs = static_cast<double>(p.group_out()), width = static_cast<double>(p.out_size[2]);
+    double use, rate = 0.4;
+    if (p.channels_last) {
+        use = std::min(std::max(1.0, std::floor(lanes / outputs)), static_cast<double>(p.groups)) * outputs /
+              lanes;
+        use *= width < 8 ? 0.5 : 1;
+    } else {
+        use = width / (std::ceil(width / lanes) * lanes) * std::min(1.0, 0.3 + 0.175 * outputs);
+        use *= p.out_size[1] < kGroupedRows ? 0.5 : 1;
+    }
+    const double seconds = p.flops() / (rate * use * peak_flops(dtype));
+    const bool few = p.channels_last ? 2 * outputs <= lanes : outputs < 16 && width >= lanes / 4;
+    return few ? std::min(seconds, 0.9 * predict_direct(p, dtype)) : seconds;
+}
+
+std::unique_ptr<ConvKernel> make_grouped(const ConvProblem& p, DType dtype) {
+    if (dtype == DType::f32) {
+        if (p.channels_last) return std::make_unique<GroupedLast<float>>(p);
+        return std::make_unique<GroupedFirst<float>>(p);
+    }
+    if (p.channels_last) return std::make_unique<GroupedLast<double>>(p);
+    return std::make_unique<GroupedFirst<double>>(p);
+}
+
+}  // namespace fastconv
