@@ -193,7 +193,8 @@ void backward_gathered(const PoolShape& s, Divisors counts, const T* dy, T* dx, 
     constexpr int L = lanes_of<V>;
     const ScaledRows ring(s);
     T* const columns = scratch + ring.rows * ring.length;
-    const T** const rows = reinterpret_cast<const T**>(columns + (s.out[2] + kVectorBytes + 15) / 16 * 16);
+    const int64_t before_rows = ring.rows * ring.length + s.out[2] + kVectorBytes;
+    const T** const rows = reinterpret_cast<const T**>(scratch + (before_rows + 15) / 16 * 16);
     fill(scratch, ring.rows * ring.length, T(0));
     for (int64_t o = 0; o < s.out[2]; o++) columns[o] = static_cast<T>(counts[2][o] > 0 ? counts[2][o] : 1);
     const int64_t w = s.in[2], k = s.kernel[2], before = s.before[2];

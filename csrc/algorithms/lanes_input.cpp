@@ -140,7 +140,7 @@ void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth,
     const int64_t outer = std::clamp<int64_t>(p_.in_size[2] - first, inner, width);
     const auto last_row = [&](T* row, const T* line) {
         const auto copy = [&](int64_t w, int64_t n, int64_t source) {
-            if (n <= 0) return;
+            if (n <= 0 || channels == 0) return;
             const size_t bytes = static_cast<size_t>(n * channels) * sizeof(T);
             if (source < 0) {
                 std::memset(row + w * channels, 0, bytes);
