@@ -19,6 +19,7 @@ _DOES = {
     "pointwise": "filters of one pixel: a product of matrices",
     "depthwise": "each channel by itself",
     "first_layer": "images with few channels, as the first layer of a network has them",
+    "grouped": "many groups of few channels; depthwise filters of volumes, or with several outputs for a channel",
     "winograd_2x3": "3 x 3, stride 1: tiles of 2 x 2 outputs",
     "winograd_4x3": "3 x 3, stride 1: tiles of 4 x 4 outputs",
     "winograd_6x3": "3 x 3, stride 1: tiles of 6 x 6 outputs, on request",
