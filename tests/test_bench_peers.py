@@ -256,6 +256,14 @@ def test_fastconv_computes_what_we_mean_in_every_mode_and_layout(tmp_path: pathl
         assert able >= 7
 
 
+def test_every_layout_is_held_to_what_its_own_algorithm_promises() -> None:
+    pytest.importorskip("fastconv.backends._cpp._core", reason="the compiled backend is not built")
+    layers = [parse_shape("17x31x37>13k3x5p1x2"), parse_shape("16x20x20>16k3p1")]
+    for row in rows_of(layers, InProcess(ours(), 1)).values():
+        assert row.status == "measured", row.note
+        assert row.algorithm
+
+
 def test_absent_peers_are_listed_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     found, absent = find_peers([])

@@ -17,6 +17,18 @@ TEST(simd_tails_touch_nothing_beyond) {
     }
 }
 
+TEST(simd_loops_tell_the_work_they_did) {
+    const std::vector<float> left(kProbeLeft, 1.0f), right(kProbeRight, 1.0f);
+    std::vector<float> sink(kProbeSink);
+    CHECK(probe_kernels().multiply_adds(10, sink.data()) > 0);
+    CHECK(probe_kernels().multiply_adds(20, sink.data()) ==
+          2 * probe_kernels().multiply_adds(10, sink.data()));
+    const int64_t done = probe_kernels().cached_product(3, left.data(), right.data(), sink.data());
+    float sum = 0;
+    for (int i = 0; i < probe_kernels().vector_bytes / 4; i++) sum += sink[i];
+    CHECK(static_cast<int64_t>(2 * sum) == done);
+}
+
 TEST(simd_active_isa_is_available) {
     CHECK(isa_available(active_isa()));
     CHECK(probe_kernels().vector_bytes >= 16);

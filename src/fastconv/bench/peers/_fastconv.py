@@ -43,13 +43,11 @@ class Fastconv(Library):
             return Ready(_eager(case, backend, given, turn), lambda results: _back(results, last))
         assert case.weight is not None
         x, weight = turn(case.x), wide_weight(case.weight) if last else case.weight
-        if mode == "eager":
+        given |= {"backend": backend, "algorithm": algorithm}
+        plan = getattr(fastconv, f"plan_conv{layer.rank}d")(x.shape, weight, case.bias, **given)
+        if mode == "eager":  # it runs what a plan would: only that tells which algorithm, and so how exact it must be
             conv = getattr(fastconv, f"conv{layer.rank}d")
-            given |= {"backend": backend, "algorithm": algorithm}
-            return Ready(lambda: (conv(x, weight, case.bias, **given),), lambda ys: _back(ys, last))
-        plan = getattr(fastconv, f"plan_conv{layer.rank}d")(
-            x.shape, weight, case.bias, backend=backend, algorithm=algorithm, **given
-        )
+            return Ready(lambda: (conv(x, weight, case.bias, **given),), lambda ys: _back(ys, last), plan.algorithm)
         out = turn(np.empty(case.out_shape, np.float32))
         return Ready(lambda: (plan(x, out=out),), lambda ys: _back(ys, last), plan.algorithm)
 
