@@ -180,3 +180,27 @@ def test_weight_gradient_of_values_that_are_not_finite(layout: str, value: float
     assert not np.isfinite(touched).any()
     assert np.isnan(touched).all() == np.isnan(value)
     assert_close(untouched[1], untouched[0], 1e-2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_weight_gradient_with_few_channels(seed: int) -> None:
+    """First layers of small networks, channels last: any stride, padding and length of a row; 1, 2 and 3 threads."""
+    rng = np.random.default_rng(seed)
+    c, k, kh, kw = int(rng.integers(1, 9)), int(rng.integers(1, 17)), int(rng.integers(1, 6)), int(rng.integers(2, 6))
+    stride, padding = (tuple(int(n) for n in rng.integers(*limits, 2)) for limits in ((1, 4), (0, 4)))
+    dilation = (int(rng.integers(1, 3)), 1)
+    height = max(1, (kh - 1) * dilation[0] + 1 - 2 * padding[0]) + int(rng.integers(0, 30))
+    width = max(1, kw - 2 * padding[1]) + int(rng.integers(0, 30 if seed % 5 else 700))
+    dtype = "float64" if seed % 7 == 0 else "float32"
+    x = values("integers", (int(rng.integers(1, 5)), height, width, c), dtype, "x")
+    w = np.zeros((kh, kw, c, k), dtype)
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "layout": "NHWC"}
+    dy = values("integers", fastconv.conv2d(x, w, **keywords, backend="numpy").shape, dtype, "dy")
+    keywords["needs"] = ("weight", "bias")
+    expected = fastconv.conv2d_backward(dy, x, w, **keywords, backend="numpy")
+    for threads in (1, 2, 3):
+        fastconv.set_num_threads(threads)
+        found = fastconv.conv2d_backward(dy, x, w, **keywords, backend="cpp")
+        # those too wide for a vector may go by Winograd, which rounding sets right
+        assert_close(np.rint(found.weight), expected.weight, 0, f"weight, {threads} threads")
+        assert_close(found.bias, expected.bias, 0, f"bias, {threads} threads")

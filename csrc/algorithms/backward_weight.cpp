@@ -219,6 +219,7 @@ void backward_weight(const ConvProblem& given, int64_t batch, const T* dy, const
     // A lane of its own for each output channel wins where a vector of them would span several groups.
     const bool lanes = problem.groups > 1 && 2 * problem.group_out() <= gradient_loops<T>().lanes &&
                        problem.group_in() <= 16 && problem.group_in() > 0;
+    if (takes_narrow<T>(problem)) return backward_weight_narrow(problem, batch, dy, x, dw, db);
     if (prefers_winograd<T>(problem, batch) && backward_weight_winograd(problem, batch, dy, x, dw, db))
         return;
     if (lanes)

@@ -123,6 +123,7 @@ struct Tiled {
                   int64_t count, int64_t ins, int64_t outs, bool accumulate, T* to) const {
         const int64_t out_row = outs * L;
         OuterTile<T> call;
+        call.x_step = call.w_step = L;
         call.w_block = block_stride;
         call.steps = count;
         call.out_row = out_row;

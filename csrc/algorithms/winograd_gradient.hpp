@@ -121,8 +121,8 @@ void outer_tile(const OuterTile<T>& t) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) prefetch_l1(t.out + r * t.out_row);
     const T *x = t.x, *w = t.w;
-    const int64_t block = t.w_block;
-    for (int64_t i = 0; i < t.steps; i++, x += L, w += L) {
+    const int64_t block = t.w_block, x_step = t.x_step, w_step = t.w_step;
+    for (int64_t i = 0; i < t.steps; i++, x += x_step, w += w_step) {
         V in[N];
 #pragma GCC unroll 2
         for (int j = 0; j < N; j++) in[j] = load<V>(w + j * block);

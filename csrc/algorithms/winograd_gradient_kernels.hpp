@@ -8,11 +8,13 @@
 
 namespace fastconv {
 
-// out[r][j * lanes + l] (+)= sum over steps i of x[i * lanes + r] * w[j * w_block + i * lanes + l]
+// out[r][j * lanes + l] (+)= sum over steps i of x[i * x_step + r] * w[j * w_block + i * w_step + l]
 template <class T>
 struct OuterTile {
     const T* x;
+    int64_t x_step;
     const T* w;
+    int64_t w_step;
     int64_t w_block;  // elements from one vector of columns to the next
     int64_t steps;
     T* out;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "algorithms/gradient_loops_kernels.hpp"
+#include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -13,11 +14,14 @@ namespace fastconv {
 namespace {
 
 constexpr size_t kPhaseBytes = 1u << 20;  // of the phases' outputs at a time: 4 MB is a sixth slower
+// Smaller weights are rotated and packed at every call: that is quicker than to look them up.
+constexpr size_t kKeptFrom = 16u << 10;
 constexpr int64_t kTaskElements = 16384;  // moved by one task
 
 }  // namespace
 
-BackwardData::BackwardData(const ConvProblem& p, DType dtype) : problem_(p), dtype_(dtype) {
+BackwardData::BackwardData(const ConvProblem& p, DType dtype)
+    : problem_(p), dtype_(dtype), serial_(next_serial()) {
     const auto axis_of = [&](int a, int64_t start) {
         const int64_t s = p.stride[a], d = p.dilation[a], common = std::gcd(s, d);
         PhaseAxis axis{
@@ -33,7 +37,7 @@ BackwardData::BackwardData(const ConvProblem& p, DType dtype) : problem_(p), dty
     for (int64_t i = 0; i < p.stride[0]; i++) {
         for (int64_t j = 0; j < p.stride[1]; j++) {
             for (int64_t k = 0; k < p.stride[2]; k++) {
-                Phase phase{{axis_of(0, i), axis_of(1, j), axis_of(2, k)}, p, nullptr};
+                Phase phase{{axis_of(0, i), axis_of(1, j), axis_of(2, k)}, p, nullptr, false, 0};
                 ConvProblem& q = phase.problem;
                 std::swap(q.in_channels, q.out_channels);
                 bool reached = phase.pixels() > 0;
@@ -49,7 +53,14 @@ BackwardData::BackwardData(const ConvProblem& p, DType dtype) : problem_(p), dty
                         axis.size - 1 + (axis.taps - 1) * axis.dilation - axis.pad_lo - (p.out_size[a] - 1);
                     reached = reached && axis.taps > 0;
                 }
-                if (reached) phase.kernel = choose_conv_algorithm(q, dtype).make(q, dtype);
+                if (reached) {
+                    phase.kernel = choose_conv_algorithm(q, dtype).make(q, dtype);
+                    const size_t bytes = phase.kernel->packed_bytes(), item = dtype == DType::f32 ? 4 : 8;
+                    phase.packs = bytes > 0;
+                    phase.at = packed_bytes_;
+                    packed_bytes_ += (phase.packs ? bytes : static_cast<size_t>(q.weights()) * item) + 63;
+                    packed_bytes_ = packed_bytes_ / 64 * 64;
+                }
                 phases_.push_back(std::move(phase));
             }
         }
@@ -131,24 +142,31 @@ void BackwardData::interleave(int64_t images, const std::vector<const T*>& parts
 }
 
 template <class T>
-void BackwardData::run_as(int64_t batch, const T* dy, const T* weight, T* dx) const {
+void BackwardData::pack_as(const T* weight, char* packed) const {
+    for (const Phase& phase : phases_) {
+        if (phase.kernel == nullptr) continue;
+        void* const to = packed + phase.at;
+        ScratchFrame frame;
+        T* const rotated = phase.packs ? frame.take<T>(phase.problem.weights()) : static_cast<T*>(to);
+        rotate(phase, weight, rotated);
+        if (phase.packs) phase.kernel->pack(rotated, to);
+    }
+}
+
+void BackwardData::pack(const void* weight, void* packed) const {
+    if (dtype_ == DType::f32)
+        pack_as(static_cast<const float*>(weight), static_cast<char*>(packed));
+    else
+        pack_as(static_cast<const double*>(weight), static_cast<char*>(packed));
+}
+
+template <class T>
+void BackwardData::run_as(int64_t batch, const T* dy, const char* packed, T* dx) const {
     const ConvProblem& p = problem_;
     ScratchFrame frame;
-    // Each phase with its weights, in order of use where the algorithm wants them so.
     std::vector<ConvArgs> args(phases_.size());
-    for (size_t i = 0; i < phases_.size(); i++) {
-        const Phase& phase = phases_[i];
-        if (phase.kernel == nullptr) continue;
-        T* const rotated = frame.take<T>(phase.problem.weights());
-        rotate(phase, weight, rotated);
-        args[i].weight = rotated;
-        if (const size_t bytes = phase.kernel->packed_bytes();
-            bytes > 0 && (phases_.size() > 1 || phase.kernel->keeps_packed())) {
-            void* const packed = frame.take_bytes(bytes);
-            phase.kernel->pack(rotated, packed);
-            args[i].packed = packed;
-        }
-    }
+    for (size_t i = 0; i < phases_.size(); i++)
+        (phases_[i].packs ? args[i].packed : args[i].weight) = packed + phases_[i].at;
     const int64_t image = p.in_channels * p.in_pixels();
     if (phases_.size() == 1 && phases_[0].kernel != nullptr) {
         args[0].batch = batch;
@@ -178,14 +196,28 @@ void BackwardData::run_as(int64_t batch, const T* dy, const T* weight, T* dx) co
     }
 }
 
-void BackwardData::run(int64_t batch, const void* dy, const void* weight, void* dx) const {
+void BackwardData::run_packed(int64_t batch, const void* dy, const void* packed, void* dx) const {
     if (batch == 0 || problem_.in_channels == 0) return;
     if (dtype_ == DType::f32)
-        run_as(batch, static_cast<const float*>(dy), static_cast<const float*>(weight),
+        run_as(batch, static_cast<const float*>(dy), static_cast<const char*>(packed),
                static_cast<float*>(dx));
     else
-        run_as(batch, static_cast<const double*>(dy), static_cast<const double*>(weight),
+        run_as(batch, static_cast<const double*>(dy), static_cast<const char*>(packed),
                static_cast<double*>(dx));
+}
+
+void BackwardData::run(int64_t batch, const void* dy, const void* weight, void* dx) const {
+    if (batch == 0 || problem_.in_channels == 0) return;
+    const size_t bytes = static_cast<size_t>(problem_.weights()) * (dtype_ == DType::f32 ? 4 : 8);
+    if (bytes >= kKeptFrom) {
+        const auto packed =
+            packed_weights(serial_, packed_bytes_, [&](void* to) { pack(weight, to); }, weight, bytes);
+        return run_packed(batch, dy, packed.get(), dx);
+    }
+    ScratchFrame frame;
+    void* const packed = frame.take_bytes(packed_bytes_);
+    pack(weight, packed);
+    run_packed(batch, dy, packed, dx);
 }
 
 }  // namespace fastconv

@@ -18,7 +18,12 @@ class BackwardData {
   public:
     // The problem is the forward one. Its padding is constant.
     BackwardData(const ConvProblem& problem, DType dtype);
-    // dy, weight and dx are contiguous in the problem's layout. Runs on the pool.
+    // The weights of all phases, rotated and in the order of use.
+    size_t packed_bytes() const { return packed_bytes_; }
+    void pack(const void* weight, void* packed) const;
+    // dy and dx are contiguous in the problem's layout, `packed` is what pack made. Runs on the pool.
+    void run_packed(int64_t batch, const void* dy, const void* packed, void* dx) const;
+    // The same from weights in the problem's layout; what pack makes of them is kept (weight_cache.hpp) where that pays.
     void run(int64_t batch, const void* dy, const void* weight, void* dx) const;
     const ConvProblem& problem() const { return problem_; }
     DType dtype() const { return dtype_; }
@@ -34,10 +39,14 @@ class BackwardData {
         PhaseAxis axis[3];
         ConvProblem problem;                 // over dY; meaningless without taps
         std::unique_ptr<ConvKernel> kernel;  // null where no tap reaches the phase
+        bool packs;                          // whether the kernel is given its weights packed
+        size_t at;                           // where its weights stand among those of all phases
         int64_t pixels() const { return axis[0].size * axis[1].size * axis[2].size; }
     };
     template <class T>
-    void run_as(int64_t batch, const T* dy, const T* weight, T* dx) const;
+    void pack_as(const T* weight, char* packed) const;
+    template <class T>
+    void run_as(int64_t batch, const T* dy, const char* packed, T* dx) const;
     template <class T>
     void rotate(const Phase& phase, const T* weight, T* rotated) const;
     template <class T>
@@ -45,6 +54,8 @@ class BackwardData {
 
     ConvProblem problem_;
     DType dtype_;
+    size_t packed_bytes_ = 0;
+    uint64_t serial_;
     std::vector<Phase> phases_;  // stride[0] * stride[1] * stride[2], the width fastest; some may be empty
 };
 

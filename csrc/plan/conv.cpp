@@ -9,10 +9,12 @@
 
 namespace fastconv {
 
-ConvKernel::ConvKernel() {
+uint64_t next_serial() {
     static std::atomic<uint64_t> next{0};
-    serial_ = ++next;
+    return ++next;
 }
+
+ConvKernel::ConvKernel() : serial_(next_serial()) {}
 
 ScratchShare ConvKernel::scratch_share() const {
     int threads = num_threads();

@@ -30,6 +30,9 @@ struct ConvArgs {
     int64_t out_plane_of(const ConvProblem& p) const { return out_plane != 0 ? out_plane : p.out_pixels(); }
 };
 
+// A number never given before.
+uint64_t next_serial();
+
 // How many threads a run may use, and the scratch that each of them should keep to.
 struct ScratchShare {
     int threads;

@@ -1,5 +1,6 @@
 #include "plan/weight_cache.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <list>
@@ -49,11 +50,18 @@ std::shared_ptr<const void> share(const std::shared_ptr<const Entry>& entry) {
 }  // namespace
 
 std::shared_ptr<const void> packed_weights(const ConvKernel& kernel, const void* weight, size_t bytes) {
+    return packed_weights(
+        kernel.serial(), kernel.packed_bytes(), [&](void* to) { kernel.pack(weight, to); }, weight, bytes);
+}
+
+std::shared_ptr<const void> packed_weights(uint64_t owner, size_t packed_bytes,
+                                           const std::function<void(void*)>& pack, const void* weight,
+                                           size_t bytes) {
     std::vector<std::shared_ptr<const Entry>> candidates;
     {
         const std::lock_guard<std::mutex> lock(mutex);
         for (const auto& entry : entries)
-            if (entry->kernel == kernel.serial()) candidates.push_back(entry);
+            if (entry->kernel == owner) candidates.push_back(entry);
     }
     for (const auto& entry : candidates) {
         if (entry->weight_bytes != bytes || !same(entry->weight.get(), weight, bytes)) continue;
@@ -65,26 +73,35 @@ std::shared_ptr<const void> packed_weights(const ConvKernel& kernel, const void*
         }
         return share(entry);
     }
-    auto fresh = std::make_shared<Entry>();
-    fresh->kernel = kernel.serial();
-    fresh->weight_bytes = bytes;
-    fresh->packed_bytes = kernel.packed_bytes();
-    fresh->packed.reset(aligned_allocate(fresh->packed_bytes));
-    kernel.pack(weight, fresh->packed.get());
+    // In training the weights change at every step: of one owner only a few are worth keeping, and the memory of the one
+    // used longest ago takes the next.
+    constexpr size_t kPerOwner = 8;
+    std::shared_ptr<Entry> fresh;
+    if (candidates.size() >= kPerOwner) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        const auto at = std::find(entries.begin(), entries.end(), candidates.back());
+        if (at != entries.end()) {
+            kept -= (*at)->bytes();
+            candidates.clear();
+            if (at->use_count() == 1) fresh = std::const_pointer_cast<Entry>(*at);
+            entries.erase(at);
+        }
+    }
+    candidates.clear();
+    if (fresh == nullptr || fresh->weight_bytes != bytes || fresh->packed_bytes != packed_bytes) {
+        fresh = std::make_shared<Entry>();
+        fresh->kernel = owner;
+        fresh->weight_bytes = bytes;
+        fresh->packed_bytes = packed_bytes;
+        fresh->packed.reset(aligned_allocate(packed_bytes));
+    }
+    pack(fresh->packed.get());
     if (fresh->bytes() > kPackedKept / 2) return share(fresh);  // too large to keep
-    fresh->weight.reset(aligned_allocate(bytes));
+    if (fresh->weight == nullptr) fresh->weight.reset(aligned_allocate(bytes));
     std::memcpy(fresh->weight.get(), weight, bytes);
     const std::lock_guard<std::mutex> lock(mutex);
     entries.push_front(fresh);
     kept += fresh->bytes();
-    // In training the weights change at every step: of one kernel only a few are worth keeping.
-    constexpr int kPerKernel = 8;
-    int seen = 0;
-    entries.remove_if([&](const std::shared_ptr<const Entry>& entry) {
-        const bool superfluous = entry->kernel == fresh->kernel && ++seen > kPerKernel;
-        if (superfluous) kept -= entry->bytes();
-        return superfluous;
-    });
     while (kept > kPackedKept) {
         kept -= entries.back()->bytes();
         entries.pop_back();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 
 #include "plan/conv.hpp"
@@ -14,7 +15,11 @@ namespace fastconv {
 // The cache as a whole keeps at most this many bytes; the entries used longest ago go first.
 constexpr size_t kPackedKept = size_t{256} << 20;
 
-// What kernel.pack makes of `weight`, which is `bytes` long.
+// What `pack` makes of `weight`, which is `bytes` long, for an owner that goes by a number of its own (next_serial).
+std::shared_ptr<const void> packed_weights(uint64_t owner, size_t packed_bytes,
+                                           const std::function<void(void*)>& pack, const void* weight,
+                                           size_t bytes);
+// What kernel.pack makes of it.
 std::shared_ptr<const void> packed_weights(const ConvKernel& kernel, const void* weight, size_t bytes);
 
 // Frees the entries that no call uses now; returns the bytes freed.

@@ -28,6 +28,12 @@ from .ops.avg_pool import (
     avg_pool3d,
     avg_pool3d_backward,
 )
+from .ops.backward_plan import (
+    ConvBackwardPlan,
+    plan_conv1d_backward,
+    plan_conv2d_backward,
+    plan_conv3d_backward,
+)
 from .ops.conv import ConvGrads, conv1d, conv1d_backward, conv2d, conv2d_backward, conv3d, conv3d_backward
 from .ops.conv_transpose import (
     conv_transpose1d,
@@ -69,6 +75,7 @@ __all__ = [
     "BackendUnavailableError",
     "BatchNormGrads",
     "ChainPlan",
+    "ConvBackwardPlan",
     "ConvGrads",
     "ConvPlan",
     "DTypeError",
@@ -147,8 +154,11 @@ __all__ = [
     "pad_backward",
     "plan_chain",
     "plan_conv1d",
+    "plan_conv1d_backward",
     "plan_conv2d",
+    "plan_conv2d_backward",
     "plan_conv3d",
+    "plan_conv3d_backward",
     "release_scratch",
     "rmsprop_update",
     "set_backend",

@@ -116,6 +116,16 @@ class ConvRun(Protocol):
         """Candidates, the choice, and why."""
 
 
+class ConvDataRun(Protocol):
+    """The gradient of a convolution to its input made ready to run: geometry and weights are settled."""
+
+    def run(self, grad_output: Array, dx: Array) -> None:
+        """Compute the gradient into ``dx``."""
+
+    def update(self, weight: Array) -> None:
+        """Take new weights of the same shape and dtype."""
+
+
 class Backend(abc.ABC):
     """Base class of every backend; subclasses fill in the kernels and say what they accept as it is."""
 
@@ -182,6 +192,10 @@ class Backend(abc.ABC):
     ) -> ConvRun:  # fmt: skip
         """Make a convolution ready; a backend that packs nothing keeps geometry and weights."""
         return _PlainRun(self, geometry, weight, bias, activation, algorithm)
+
+    def plan_conv_backward_data(self, geometry: ConvGeometry, weight: Array) -> ConvDataRun:
+        """Make the gradient to the input ready; a backend that packs nothing keeps geometry and weights."""
+        return _PlainDataRun(self, geometry, weight)
 
     def candidates(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> Sequence[Candidate]:
         """Every algorithm with its predicted time, fastest first; without a model, in the order of the list."""
@@ -339,3 +353,17 @@ class _PlainRun:
 
     def describe(self) -> str:
         return f"{self.backend.name}: {self.algorithm}"
+
+
+class _PlainDataRun:
+    """The planned gradient of a backend that has nothing to prepare."""
+
+    def __init__(self, backend: Backend, geometry: ConvGeometry, weight: Array) -> None:
+        self.backend, self.geometry = backend, geometry
+        self.update(weight)
+
+    def update(self, weight: Array) -> None:
+        self.weight = weight.copy()
+
+    def run(self, grad_output: Array, dx: Array) -> None:
+        self.backend.conv_backward_data(self.geometry, grad_output, self.weight, dx)

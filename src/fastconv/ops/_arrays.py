@@ -130,12 +130,13 @@ def new_or_checked_each(
     shapes: Sequence[tuple[int, ...]],
     dtype: np.dtype[Any],
     inputs: tuple[Array, ...],
+    backend: Backend | None = None,
 ) -> list[Array | None]:
     """Arrays for several results, None where one is not wanted; none shares memory with an input or another."""
     found: list[Array | None] = []
     for i, (out, want, shape) in enumerate(zip(outs, wanted, shapes, strict=True)):
         taken = (*inputs, *found)
-        found.append(new_or_checked(func, out, shape, dtype, taken, f"out[{i}]") if want else None)
+        found.append(new_or_checked(func, out, shape, dtype, taken, f"out[{i}]", backend) if want else None)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +27,8 @@ from ._arrays import (
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
-__all__ = ["NEEDS", "ConvGrads", "check_algorithm", "check_bias", "conv", "conv_backward", "conv_transpose",
-           "conv_transpose_backward"]  # fmt: skip
+__all__ = ["NEEDS", "Backward", "ConvGrads", "check_algorithm", "check_bias", "check_needs", "conv", "conv_backward",
+           "conv_transpose", "conv_transpose_backward"]  # fmt: skip
 
 NEEDS = ("x", "weight", "bias")
 _memo = Memo()
@@ -69,7 +69,7 @@ def check_bias(func: str, bias: Any, channels: int) -> Array | None:
     return array
 
 
-def _check_needs(func: str, needs: Any) -> frozenset[str]:
+def check_needs(func: str, needs: Any) -> frozenset[str]:
     wanted = (needs,) if isinstance(needs, str) else needs
     if not isinstance(wanted, (Sequence, set, frozenset)):
         raise TypeError(f"{func}: needs must be a sequence of names, received {needs!r}")
@@ -122,7 +122,7 @@ class _Forward:
         return out
 
 
-class _Backward:
+class Backward:
     """The gradients of a convolution, its arguments checked."""
 
     def __init__(
@@ -140,22 +140,33 @@ class _Backward:
         self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(result))
         self.out_shape = geometry.out_shape(1)
 
-    def __call__(self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any]) -> ConvGrads:
+    def __call__(
+        self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any],
+        planned: Callable[[Array, Array], None] | None = None,
+    ) -> ConvGrads:  # fmt: skip
+        """``planned`` computes the gradient to x from weights of its own, of which ``weight`` has only the shape."""
         func, frame, g = self.func, self.frame, self.given
         check_grad(func, grad_output, frame.shape(x, self.out_shape))
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.out_channels,))
         wanted = [name in self.needs for name in NEEDS]
-        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs)
+        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs, self.backend)
         dy = frame.data(grad_output)
         if dx is not None:
-            w5 = frame.weight(weight)
+            w5 = frame.weight(weight) if planned is None else weight
+
+            def data(into: Array) -> None:
+                if planned is None:
+                    self.backend.conv_backward_data(frame.geometry, dy, w5, into)
+                else:
+                    planned(dy, into)
+
             if self.pads_first:
                 padded = np.empty(frame.geometry.x_shape(dy.shape[0]), frame.dtype)
-                self.backend.conv_backward_data(frame.geometry, dy, w5, padded)
+                data(padded)
                 unpad_gradient(self.backend, g, padded, frame.view(dx), turned=frame.turned)
             else:
-                frame.into(frame.view(dx), lambda into: self.backend.conv_backward_data(frame.geometry, dy, w5, into))
+                frame.into(frame.view(dx), data)
         if dw is not None:
             x5 = frame.data(pad_spatial(self.backend, g, x) if self.pads_first else x)
             bias = None if db is None else np.empty(db.shape, frame.dtype)
@@ -298,7 +309,7 @@ def conv_backward(
             func, rank, x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
             padding_mode=padding_mode, layout=layout,
         )  # fmt: skip
-        call = _Backward(func, geometry, runs_on, float_dtype(grad_output, x, weight), _check_needs(func, needs))
+        call = Backward(func, geometry, runs_on, float_dtype(grad_output, x, weight), check_needs(func, needs))
         _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
     return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
 
@@ -345,6 +356,6 @@ def conv_transpose_backward(
             dilation=dilation, groups=groups, layout=layout,
         )  # fmt: skip
         result = float_dtype(grad_output, x, weight)
-        call = _TransposedBackward(func, geometry, runs_on, result, _check_needs(func, needs))
+        call = _TransposedBackward(func, geometry, runs_on, result, check_needs(func, needs))
         _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
     return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from ._conv_calls import check_algorithm, check_bias
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial
 
-__all__ = ["ConvPlan", "make_plan"]
+__all__ = ["ConvPlan", "make_plan", "planned_dtype", "planned_shape"]
 
 _TRIED = 3  # algorithms that tuning times: those predicted to be fastest
 _REPEATS = 7  # runs of each, after one to warm up, in turns; their median counts
@@ -230,6 +230,29 @@ def _fastest(runs: Sequence[ConvRun], x: Array, y: Array) -> str:
     return runs[medians.index(min(medians))].algorithm
 
 
+def planned_shape(func: str, x_shape: Any) -> tuple[int, ...]:
+    """The shape that a plan is made for."""
+    try:
+        shape = tuple(operator.index(n) for n in x_shape)
+    except TypeError:
+        raise TypeError(f"{func}: x_shape must be a tuple of integers, received {x_shape!r}") from None
+    if any(n < 0 for n in shape):
+        raise GeometryError(f"{func}: x_shape must hold no negative sizes, received {x_shape!r}")
+    return shape
+
+
+def planned_dtype(func: str, dtype: Any) -> np.dtype[Any]:
+    """The floating dtype that a plan is made for, in native byte order."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"{func}: dtype must be float16, float32 or float64, received {dtype!r}") from None
+    if result.kind != "f" or result.itemsize > 8:
+        raise DTypeError(f"{func}: dtype must be float16, float32 or float64, received {result}")
+    native: np.dtype[Any] = result.newbyteorder("=")
+    return native
+
+
 def make_plan(
     rank: int, x_shape: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: Any, layout: Any, dtype: Any, algorithm: Any, activation: Any, workspace_limit: Any,
@@ -237,18 +260,7 @@ def make_plan(
 ) -> ConvPlan:  # fmt: skip
     func = f"plan_conv{rank}d"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    try:
-        shape = tuple(operator.index(n) for n in x_shape)
-    except TypeError:
-        raise TypeError(f"{func}: x_shape must be a tuple of integers, received {x_shape!r}") from None
-    if any(n < 0 for n in shape):
-        raise GeometryError(f"{func}: x_shape must hold no negative sizes, received {x_shape!r}")
-    try:
-        result = np.dtype(dtype)
-    except TypeError:
-        raise DTypeError(f"{func}: dtype must be float16, float32 or float64, received {dtype!r}") from None
-    if result.kind != "f" or result.itemsize > 8:
-        raise DTypeError(f"{func}: dtype must be float16, float32 or float64, received {result}")
+    shape, result = planned_shape(func, x_shape), planned_dtype(func, dtype)
     array = real_array(func, "weight", weight)
     geometry = conv_geometry(
         func, rank, shape, array.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
@@ -268,6 +280,6 @@ def make_plan(
         raise TypeError(f"{func}: batch_invariant must be True or False, received {batch_invariant!r}")
     batch = shape[0] if len(shape) == rank + 2 else 1
     return ConvPlan(
-        func, geometry, runs_on, result.newbyteorder("="), array, check_bias(func, bias, geometry.out_channels),
+        func, geometry, runs_on, result, array, check_bias(func, bias, geometry.out_channels),
         activation, algorithm, max(1, batch), workspace_limit, bool(batch_invariant),
     )  # fmt: skip

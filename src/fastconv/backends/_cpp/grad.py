@@ -27,6 +27,10 @@ class GradKernels:
         """Forward convolutions of ``grad_output``, one for each phase of the stride."""
         _backward_data(geometry, dx.dtype).run(grad_output, weight, dx)
 
+    def plan_conv_backward_data(self, geometry: ConvGeometry, weight: Array) -> _core.ConvBackwardDataPlan:
+        """Weights rotated and packed once; the same bits as the eager call."""
+        return _core.ConvBackwardDataPlan(_backward_data(geometry, weight.dtype), weight)
+
     def conv_backward_weight(
         self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array, db: Array | None
     ) -> None:
