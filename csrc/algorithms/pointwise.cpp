@@ -164,7 +164,10 @@ std::string why_not_pointwise(const ConvProblem& p, DType) {
     return "";
 }
 
-double predict_pointwise(const ConvProblem& p, DType dtype) { return 0.98 * predict_direct(p, dtype); }
+double predict_pointwise(const ConvProblem& p, DType dtype) {
+    // Gathering few channels saves nothing: 16 > 96 at 112 x 112, channels first, took 1.25 to 1.6 times as long.
+    return (!p.channels_last && p.group_in() <= 16 ? 1.1 : 0.98) * predict_direct(p, dtype);
+}
 
 std::unique_ptr<ConvKernel> make_pointwise(const ConvProblem& problem, DType dtype) {
     if (lanes_pay(problem, dtype)) return make_direct(problem, dtype);

@@ -121,10 +121,12 @@ struct Prepared {
 // Arrays of the user's rank (three spatial axes are the kernels'), as far as kernels take them as they are.
 class UserArrays {
   public:
-    UserArrays(const Prepared& prepared, int rank) : p_(prepared.problem), rank_(rank) {
+    // Of the problem, only the shapes of x and of the result count.
+    UserArrays(const ConvProblem& problem, DType dtype, int rank) : p_(problem), rank_(rank) {
         if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
-        type_ = prepared.dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
+        type_ = dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
     }
+    UserArrays(const Prepared& prepared, int rank) : UserArrays(prepared.problem, prepared.dtype, rank) {}
 
     // Whether it is a NumPy array of the kernel's dtype, contiguous and aligned, and writeable where it is to be written.
     bool plain(const py::handle& object, bool written = false) const {
@@ -154,6 +156,47 @@ class UserArrays {
 
     int rank() const { return rank_; }
 
+    // The arrays of a call that need no preparing, and its result, which is `out` where that is not None.
+    struct Call {
+        int64_t batch;
+        const void *x, *add;
+        void* out;
+        py::array result;
+    };
+    std::optional<Call> bind(const py::handle& x, const py::handle& out, const py::handle& add) const {
+        if (!plain(x)) return std::nullopt;
+        const auto input = py::reinterpret_borrow<py::array>(x);
+        if (!is_x(input)) return std::nullopt;
+        const bool batched = has_batch(input);
+        Call call{batched ? static_cast<int64_t>(input.shape(0)) : 1, input.data(), nullptr, nullptr, {}};
+        const auto fits = [&](const py::handle& object, bool written) {
+            if (!plain(object, written)) return false;
+            const auto array = py::reinterpret_borrow<py::array>(object);
+            return array.ndim() == input.ndim() && is_result(array) &&
+                   (!batched || array.shape(0) == call.batch);
+        };
+        if (!add.is_none()) {
+            if (!fits(add, false)) return std::nullopt;
+            call.add = py::reinterpret_borrow<py::array>(add).data();
+        }
+        if (out.is_none()) {
+            call.result = new_result(batched, call.batch);
+        } else {
+            if (!fits(out, true)) return std::nullopt;
+            call.result = py::reinterpret_borrow<py::array>(out);
+            const auto apart = [&](const void* data, py::ssize_t bytes) {
+                const auto* const from = static_cast<const char*>(data);
+                const auto* const to = static_cast<const char*>(call.result.data());
+                return from + bytes <= to || to + call.result.nbytes() <= from;
+            };
+            if (!apart(call.x, input.nbytes()) ||
+                (call.add != nullptr && !apart(call.add, call.result.nbytes())))
+                return std::nullopt;
+        }
+        call.out = call.result.mutable_data();
+        return call;
+    }
+
   private:
     bool has_shape(const py::array& array, int64_t channels, const int64_t (&size)[3]) const {
         const py::ssize_t before = array.ndim() - rank_ - 1;  // axes before the channels and the spatial ones
@@ -164,7 +207,7 @@ class UserArrays {
         return shape[p_.channels_last ? rank_ : 0] == channels;
     }
 
-    const ConvProblem& p_;
+    ConvProblem p_;
     int rank_;
     py::dtype type_;
 };
@@ -221,40 +264,14 @@ struct Plan {
     // A whole call on arrays of the user's rank: the result, which is `out` where that is not None. None where one of
     // them is not what the kernels take as it is; the caller then checks and prepares it.
     py::object call(const py::handle& x, const py::handle& out, const py::handle& add) const {
-        if (!arrays.plain(x)) return py::none();
-        const auto input = py::reinterpret_borrow<py::array>(x);
-        if (!arrays.is_x(input)) return py::none();
-        const bool has_batch = arrays.has_batch(input);
-        const int64_t batch = has_batch ? static_cast<int64_t>(input.shape(0)) : 1;
-        ConvArgs a{batch, input.data(), nullptr};
-        const auto fits = [&](const py::handle& object, bool written) {
-            if (!arrays.plain(object, written)) return false;
-            const auto array = py::reinterpret_borrow<py::array>(object);
-            return array.ndim() == input.ndim() && arrays.is_result(array) &&
-                   (!has_batch || array.shape(0) == batch);
-        };
-        if (!add.is_none()) {
-            if (!fits(add, false)) return py::none();
-            a.add = py::reinterpret_borrow<py::array>(add).data();
-        }
-        py::array result;
-        if (out.is_none()) {
-            result = arrays.new_result(has_batch, batch);
-        } else {
-            if (!fits(out, true)) return py::none();
-            result = py::reinterpret_borrow<py::array>(out);
-            const auto apart = [&](const void* data, py::ssize_t bytes) {
-                const auto* const from = static_cast<const char*>(data);
-                const auto* const to = static_cast<const char*>(result.data());
-                return from + bytes <= to || to + result.nbytes() <= from;
-            };
-            if (!apart(a.x, input.nbytes()) || (a.add != nullptr && !apart(a.add, result.nbytes())))
-                return py::none();
-        }
-        a.out = result.mutable_data();
+        const std::optional<UserArrays::Call> c = arrays.bind(x, out, add);
+        if (!c) return py::none();
+        ConvArgs a{c->batch, c->x, nullptr};
+        a.add = c->add;
+        a.out = c->out;
         a.activation = fused;
         run_on(a);
-        return result;
+        return c->result;
     }
 
   private:

@@ -76,8 +76,23 @@ class ChainRun {
             out_ = out;
             made.push_back(std::move(step));
         }
-        if (!typed) throw py::value_error("a chain needs a plan");
+        if (plans_.empty() || plans_.front() == nullptr) throw py::value_error("a chain begins with a plan");
+        ConvProblem ends = plans_.front()->prepared->problem;
+        const ChainStep& last = made.back();
+        ends.out_channels = last.kernel == nullptr ? last.pool.channels : last.problem.out_channels;
+        for (int a = 0; a < 3; a++)
+            ends.out_size[a] = last.kernel == nullptr ? last.pool.out[a] : last.problem.out_size[a];
+        arrays_.emplace(ends, dtype_, plans_.front()->arrays.rank());
         chain_ = std::make_unique<Chain>(std::move(made), dtype_);
+    }
+
+    // A whole call on arrays of the user's rank, as a plan's; None where one of them has to be prepared first.
+    py::object call(const py::handle& x, const py::handle& out, const py::handle& add) const {
+        if (!add.is_none() && plans_.back() == nullptr) return py::none();
+        const std::optional<UserArrays::Call> c = arrays_->bind(x, out, add);
+        if (!c) return py::none();
+        run_on({c->batch, c->x, nullptr, c->add, c->out});
+        return c->result;
     }
 
     void run(const py::array& x, py::array& out, const std::optional<py::array>& add) const {
@@ -94,6 +109,14 @@ class ChainRun {
                 throw py::value_error("a chain that ends in a pooling adds nothing");
             args.add = readable(*add, dtype_, batched(out_), "add");
         }
+        run_on(args);
+    }
+
+    size_t workspace_bytes(int64_t batch) const { return chain_->workspace_bytes(batch); }
+    std::string describe(size_t first) const { return chain_->describe(first); }
+
+  private:
+    void run_on(ChainArgs args) const {
         std::vector<std::shared_ptr<const PlanWeights>>
             held;  // a running call keeps the weights it began with
         std::vector<ChainWeights> weights(plans_.size());
@@ -109,13 +132,10 @@ class ChainRun {
         chain_->run(args);
     }
 
-    size_t workspace_bytes(int64_t batch) const { return chain_->workspace_bytes(batch); }
-    std::string describe(size_t first) const { return chain_->describe(first); }
-
-  private:
     DType dtype_ = DType::f32;
     std::vector<std::shared_ptr<Plan>> plans_;  // null for a pooling
     std::vector<int64_t> in_, out_;             // of one image
+    std::optional<UserArrays> arrays_;
     std::unique_ptr<Chain> chain_;
 };
 
@@ -139,6 +159,7 @@ void register_chain(py::module_& m) {
     py::class_<ChainRun>(m, "ChainRun", "Plans and poolings run one after the other, or several in one pass.")
         .def(py::init<const py::list&>(), py::arg("steps"))
         .def("run", &ChainRun::run, py::arg("x"), py::arg("out"), py::arg("add") = py::none())
+        .def("call", &ChainRun::call, py::arg("x"), py::arg("out"), py::arg("add"))
         .def("workspace_bytes", &ChainRun::workspace_bytes, py::arg("batch"))
         .def("describe", &ChainRun::describe, py::arg("first"));
 }

@@ -46,11 +46,11 @@ class ChainPlan:
         """Run the steps; ``add`` is handed to the last, which must then be a plan."""
         if add is not None and not isinstance(self._steps[-1], ConvPlan):
             raise TypeError(f"{_FUNC}: add needs a plan as the last step, which is {_name(self._steps[-1])}")
-        for part in self._parts[:-1]:
+        *parts, last = self._parts
+        for part in parts:
             x = part(x)
-        last = self._parts[-1]
         if add is not None:
-            return last(x, out=out, add=add)  # type: ignore[no-any-return]
+            return last(x, out, add)  # type: ignore[no-any-return]
         return last(x) if out is None else last(x, out=out)  # type: ignore[no-any-return]
 
     @property
@@ -119,6 +119,11 @@ class _Joined:
             return fresh
 
     def __call__(self, x: Any, out: Array | None = None, add: Any = None) -> Array:
+        at_once = getattr(self.current(), "call", None)  # for arrays that need no preparing
+        if at_once is not None:
+            y: Array | None = at_once(x, out, add)
+            if y is not None:
+                return y
         plan = self.first
         x = real_array(_FUNC, "x", x)
         plan._check_x(_FUNC, x)
