@@ -103,7 +103,7 @@ class FirstLayerKernel final : public ConvKernel {
         const auto run_part = [&](int64_t task) {
             run_band(args, task / bands, part_of(height, bands, task % bands), packed, bias);
         };
-        parallel_for(args.batch * bands, run_part, threads);
+        parallel_for(args.batch * bands, run_part, threads, least_seconds<T>(p_.flops() * args.batch));
     }
 
     bool takes_bands() const override { return true; }
