@@ -208,7 +208,8 @@ class _Transposed:
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
         frame = self.frame
-        out = new_or_checked(self.func, out, frame.shape(x, self.y_shape), self.result, (x, weight, bias))
+        shape = frame.shape(x, self.y_shape)
+        out = new_or_checked(self.func, out, shape, self.result, (x, weight, bias), backend=self.backend)
         x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)
 
         def kernel(y: Array) -> None:
@@ -244,7 +245,7 @@ class _TransposedBackward:
         inputs = (grad_output, x, weight)
         shapes = (x.shape, weight.shape, (g.in_channels,))
         wanted = [name in self.needs for name in NEEDS]
-        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs)
+        dx, dw, db = new_or_checked_each(func, outs, wanted, shapes, self.result, inputs, self.backend)
         dy = frame.data(grad_output)
         if dx is not None:
             w5 = frame.weight(weight)

@@ -71,7 +71,7 @@ class _Max:
     def __call__(self, x: Array, out: Array | None, indices: Array | None, want_indices: bool) -> tuple[Array, Any]:
         frame = self.frame
         shape = frame.shape(x, self.out_shape)
-        out = new_or_checked(self.func, out, shape, self.dtype, (x, indices))
+        out = new_or_checked(self.func, out, shape, self.dtype, (x, indices), backend=self.backend)
         found = new_or_checked(self.func, indices, shape, _INT64, (x, out), "out[1]") if want_indices else None
         result = out
         if self.dtype.kind == "b":
@@ -114,7 +114,7 @@ class _MaxBackward:
     def __call__(self, grad_output: Array, x: Array, out: Array | None) -> Array:
         frame = self.frame
         check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
-        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output, x))
+        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output, x), backend=self.backend)
         if x.dtype.kind in "iu" and x.dtype.itemsize == 8:  # ranks compare as the integers do, floats might not
             x = np.unique(x, return_inverse=True)[1].reshape(x.shape)
         dy, x5 = frame.data(grad_output), frame.data(x)
@@ -132,7 +132,7 @@ class _Average:
 
     def __call__(self, x: Array, out: Array | None) -> Array:
         frame = self.frame
-        out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x,))
+        out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x,), backend=self.backend)
         x5 = frame.data(x)
         frame.into(frame.view(out), lambda y: self.backend.avg_pool(frame.geometry, x5, y))
         return out
@@ -140,7 +140,7 @@ class _Average:
     def backward(self, grad_output: Array, x: Array, out: Array | None) -> Array:
         frame = self.frame
         check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
-        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output,))
+        out = new_or_checked(self.func, out, x.shape, self.result, (grad_output,), backend=self.backend)
         dy = frame.data(grad_output)
         frame.into(frame.view(out), lambda dx: self.backend.avg_pool_backward(frame.geometry, dy, dx))
         return out
