@@ -165,8 +165,10 @@ std::string why_not_pointwise(const ConvProblem& p, DType) {
 }
 
 double predict_pointwise(const ConvProblem& p, DType dtype) {
-    // Gathering few channels saves nothing: 16 > 96 at 112 x 112, channels first, took 1.25 to 1.6 times as long.
-    return (!p.channels_last && p.group_in() <= 16 ? 1.1 : 0.98) * predict_direct(p, dtype);
+    // Gathering few channels for a large output saves nothing: 16 > 96 at 112 x 112, channels first, took 1.25 to 1.6
+    // times as long; 14 > 31 there and 6 > 14 at 40 x 40 did not.
+    const bool wide = !p.channels_last && p.group_in() <= 16 && p.out_channels * p.out_pixels() > 800000;
+    return (wide ? 1.1 : 0.98) * predict_direct(p, dtype);
 }
 
 std::unique_ptr<ConvKernel> make_pointwise(const ConvProblem& problem, DType dtype) {

@@ -462,7 +462,7 @@ double predict(const ConvProblem& p, DType dtype, int longest) {
     const bool same =
         tiling.axis[1].outputs == 4 && tiling.axis[2].outputs == 4 && why_not_winograd_4x3(p, dtype).empty();
     // Lanes that no channel fills: 3 > 32 channels with 7x7 took 1.27 times what the count of vectors says.
-    const double few = p.in_channels < 8 ? 1.3 : 1;
+    const double few = p.in_channels < 8 ? 1.25 : 1;
     return same ? std::max(few * seconds, 1.02 * predict_winograd_4x3(p, dtype)) : few * seconds;
 }
 
