@@ -458,12 +458,12 @@ double predict(const ConvProblem& p, DType dtype, int longest) {
     Tiling tiling;
     best_tiling(p, longest, machine_for(dtype), tiling);
     const double seconds = tiling_cycles(p, tiling, machine_for(dtype)) / 3e9;  // as peak_flops counts
-    // winograd_4x3 reads channels last in place, which is a few percent faster.
-    const bool same =
-        tiling.axis[1].outputs == 4 && tiling.axis[2].outputs == 4 && why_not_winograd_4x3(p, dtype).empty();
     // Lanes that no channel fills: 3 > 32 channels with 7x7 took 1.27 times what the count of vectors says.
-    const double few = p.in_channels < 8 ? 1.25 : 1;
-    return same ? std::max(few * seconds, 1.02 * predict_winograd_4x3(p, dtype)) : few * seconds;
+    const double own = (p.in_channels < 8 ? 1.25 : 1) * seconds;
+    // winograd_4x3 and its sisters read channels last in place, which is some percent faster.
+    if (!why_not_winograd_4x3(p, dtype).empty()) return own;
+    const bool same = tiling.axis[1].outputs == 4 && tiling.axis[2].outputs == 4;
+    return std::max(1.1 * own, same ? 1.02 * predict_winograd_4x3(p, dtype) : 0);
 }
 
 std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, int longest) {
