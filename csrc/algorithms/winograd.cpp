@@ -191,7 +191,7 @@ class Winograd final : public ConvKernel {
             const double passes =
                 static_cast<double>(cut(batch, {1, SIZE_MAX}).count) / static_cast<double>(batch);
             const double stream =
-                weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 22e9 : 0;
+                weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 20.5e9 : 0;
             const double work = multiply + transforms;
             return std::max(work, stream) + 0.5 * std::min(work, stream);
         };

@@ -1,12 +1,12 @@
 #include "plan/weight_cache.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <list>
 #include <mutex>
-#include <vector>
+#include <random>
 
+#include "algorithms/fingerprint_kernels.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -17,30 +17,63 @@ namespace {
 struct Entry {
     uint64_t kernel;
     size_t weight_bytes, packed_bytes;
-    std::unique_ptr<void, void (*)(void*)> weight{nullptr, aligned_release};
+    Fingerprint weight;
     std::unique_ptr<void, void (*)(void*)> packed{nullptr, aligned_release};
-    size_t bytes() const { return weight_bytes + packed_bytes; }
 };
 
 std::mutex mutex;
 std::list<std::shared_ptr<const Entry>> entries;  // the one used last comes first
 size_t kept = 0;
 
-// memcmp, large arrays in pieces on all threads.
-bool same(const void* a, const void* b, size_t bytes) {
-    constexpr size_t piece = size_t{256} << 10;
-    if (bytes <= 2 * piece) return std::memcmp(a, b, bytes) == 0;
-    if (std::memcmp(a, b, 4096) != 0) return false;
-    std::atomic<bool> equal{true};
-    parallel_for(static_cast<int64_t>((bytes + piece - 1) / piece), [&](int64_t i) {
-        const size_t begin = static_cast<size_t>(i) * piece,
-                     length = bytes - begin < piece ? bytes - begin : piece;
-        if (equal.load(std::memory_order_relaxed) &&
-            std::memcmp(static_cast<const char*>(a) + begin, static_cast<const char*>(b) + begin, length) !=
-                0)
-            equal.store(false, std::memory_order_relaxed);
-    });
-    return equal;
+constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
+
+struct Keys {
+    uint32_t words[kFingerprintWords + kFingerprintShift];
+    uint64_t block[2], piece[2];  // where the polynomials over blocks and over pieces are evaluated
+
+    Keys() {
+        std::random_device random;
+        for (uint32_t& word : words) word = random();
+        for (uint64_t* points : {block, piece})
+            for (int i = 0; i < 2; i++) points[i] = (uint64_t{random()} << 32 | random()) % kPrime;
+    }
+};
+
+const Keys& keys() {
+    static const Keys drawn;
+    return drawn;
+}
+
+// value * point + next modulo 2^61 - 1, in two halves of `next` since it has more bits.
+uint64_t appended(uint64_t value, uint64_t point, uint64_t next) {
+    __extension__ using Wide = unsigned __int128;
+    const auto step = [point](uint64_t v, uint64_t low) {
+        const Wide product = Wide{v} * point + low;
+        const uint64_t sum = static_cast<uint64_t>(product & kPrime) + static_cast<uint64_t>(product >> 61);
+        return sum >= kPrime ? sum - kPrime : sum;
+    };
+    return step(step(value, next >> 32), next & 0xffffffff);
+}
+
+constexpr int64_t kBlockBytes = kFingerprintWords * 4;
+constexpr int64_t kPieceBlocks = 128;  // of one task
+
+// The blocks begin .. end of the data; the last one is filled up with zeros.
+Fingerprint piece_of(const char* data, int64_t bytes, int64_t begin, int64_t end) {
+    uint64_t sums[2 * kPieceBlocks];
+    const int64_t whole = std::min(end, bytes / kBlockBytes);
+    fingerprint_kernels().blocks(data + begin * kBlockBytes, whole - begin, keys().words, sums);
+    if (whole < end) {
+        alignas(64) char last[kBlockBytes] = {};
+        std::memcpy(last, data + whole * kBlockBytes, static_cast<size_t>(bytes - whole * kBlockBytes));
+        fingerprint_kernels().blocks(last, 1, keys().words, sums + 2 * (whole - begin));
+    }
+    Fingerprint f{1, 1};
+    for (int64_t i = 0; i < end - begin; i++) {
+        f.first = appended(f.first, keys().block[0], sums[2 * i]);
+        f.second = appended(f.second, keys().block[1], sums[2 * i + 1]);
+    }
+    return f;
 }
 
 std::shared_ptr<const void> share(const std::shared_ptr<const Entry>& entry) {
@@ -48,6 +81,24 @@ std::shared_ptr<const void> share(const std::shared_ptr<const Entry>& entry) {
 }
 
 }  // namespace
+
+Fingerprint fingerprint_of(const void* data, size_t size) {
+    const auto bytes = static_cast<int64_t>(size);
+    const int64_t blocks = ceil_div(bytes, kBlockBytes), pieces = ceil_div(blocks, kPieceBlocks);
+    ScratchFrame frame;
+    Fingerprint* const parts = frame.take<Fingerprint>(pieces);
+    const auto piece = [&](int64_t i) {
+        parts[i] = piece_of(static_cast<const char*>(data), bytes, i * kPieceBlocks,
+                            std::min(blocks, (i + 1) * kPieceBlocks));
+    };
+    parallel_for(pieces, piece, 0, static_cast<double>(bytes) / 20e9);
+    Fingerprint whole{1, 1};
+    for (int64_t i = 0; i < pieces; i++) {
+        whole.first = appended(whole.first, keys().piece[0], parts[i].first);
+        whole.second = appended(whole.second, keys().piece[1], parts[i].second);
+    }
+    return whole;
+}
 
 std::shared_ptr<const void> packed_weights(const ConvKernel& kernel, const void* weight, size_t bytes) {
     return packed_weights(
@@ -57,53 +108,47 @@ std::shared_ptr<const void> packed_weights(const ConvKernel& kernel, const void*
 std::shared_ptr<const void> packed_weights(uint64_t owner, size_t packed_bytes,
                                            const std::function<void(void*)>& pack, const void* weight,
                                            size_t bytes) {
-    std::vector<std::shared_ptr<const Entry>> candidates;
-    {
-        const std::lock_guard<std::mutex> lock(mutex);
-        for (const auto& entry : entries)
-            if (entry->kernel == owner) candidates.push_back(entry);
-    }
-    for (const auto& entry : candidates) {
-        if (entry->weight_bytes != bytes || !same(entry->weight.get(), weight, bytes)) continue;
-        const std::lock_guard<std::mutex> lock(mutex);
-        for (auto it = entries.begin(); it != entries.end(); ++it) {
-            if (*it != entry) continue;
-            entries.splice(entries.begin(), entries, it);
-            break;
-        }
-        return share(entry);
-    }
+    const Fingerprint fingerprint = fingerprint_of(weight, bytes);
     // In training the weights change at every step: of one owner only a few are worth keeping, and the memory of the one
     // used longest ago takes the next.
-    constexpr size_t kPerOwner = 8;
+    constexpr int kPerOwner = 8;
     std::shared_ptr<Entry> fresh;
-    if (candidates.size() >= kPerOwner) {
+    {
         const std::lock_guard<std::mutex> lock(mutex);
-        const auto at = std::find(entries.begin(), entries.end(), candidates.back());
-        if (at != entries.end()) {
-            kept -= (*at)->bytes();
-            candidates.clear();
-            if (at->use_count() == 1) fresh = std::const_pointer_cast<Entry>(*at);
-            entries.erase(at);
+        int owned = 0;
+        auto oldest = entries.end();
+        for (auto it = entries.begin(); it != entries.end(); ++it) {
+            const Entry& entry = **it;
+            if (entry.kernel != owner) continue;
+            if (entry.weight_bytes == bytes && entry.weight == fingerprint) {
+                entries.splice(entries.begin(), entries, it);
+                return share(entries.front());
+            }
+            owned++;
+            oldest = it;
+        }
+        if (owned >= kPerOwner) {
+            kept -= (*oldest)->packed_bytes;
+            if (oldest->use_count() == 1 && (*oldest)->packed_bytes == packed_bytes)
+                fresh = std::const_pointer_cast<Entry>(*oldest);
+            entries.erase(oldest);
         }
     }
-    candidates.clear();
-    if (fresh == nullptr || fresh->weight_bytes != bytes || fresh->packed_bytes != packed_bytes) {
+    if (fresh == nullptr) {
         fresh = std::make_shared<Entry>();
-        fresh->kernel = owner;
-        fresh->weight_bytes = bytes;
         fresh->packed_bytes = packed_bytes;
         fresh->packed.reset(aligned_allocate(packed_bytes));
     }
+    fresh->kernel = owner;
+    fresh->weight_bytes = bytes;
+    fresh->weight = fingerprint;
     pack(fresh->packed.get());
-    if (fresh->bytes() > kPackedKept / 2) return share(fresh);  // too large to keep
-    if (fresh->weight == nullptr) fresh->weight.reset(aligned_allocate(bytes));
-    std::memcpy(fresh->weight.get(), weight, bytes);
+    if (fresh->packed_bytes > kPackedKept / 2) return share(fresh);  // too large to keep
     const std::lock_guard<std::mutex> lock(mutex);
     entries.push_front(fresh);
-    kept += fresh->bytes();
+    kept += fresh->packed_bytes;
     while (kept > kPackedKept) {
-        kept -= entries.back()->bytes();
+        kept -= entries.back()->packed_bytes;
         entries.pop_back();
     }
     return share(fresh);
