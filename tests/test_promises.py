@@ -101,6 +101,21 @@ def test_batch(backend: str, case: ConvCase) -> None:
         _same_bits(back(dy[i : i + 1], x[i : i + 1], w, **keywords).x[0], dx[i], f"gradient, image {i} alone")
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+def test_weights_changed_in_place(backend: str, algorithm: str) -> None:
+    """Whatever a backend keeps of the weights, a call uses the values they have now."""
+    rng = np.random.default_rng(11)
+    x = rng.integers(-3, 4, (1, 32, 20, 20)).astype(np.float32)
+    w = rng.integers(-3, 4, (40, 32, 3, 3)).astype(np.float32)
+    for place in [(0, 0, 0, 0), (39, 31, 2, 2), (17, 5, 1, 0)]:
+        before = fastconv.conv2d(x, w, padding=1, backend=backend, algorithm=algorithm)
+        w[place] += 1
+        after = fastconv.conv2d(x, w, padding=1, backend=backend, algorithm=algorithm)
+        fresh = fastconv.conv2d(x, w.copy(), padding=1, backend=backend, algorithm=algorithm)
+        assert np.array_equal(after, fresh)
+        assert not np.array_equal(after, before)
+
+
 def test_twice(backend: str) -> None:
     """The same call gives the same bits."""
     first, second = _results(CASES[4], backend), _results(CASES[4], backend)
