@@ -308,8 +308,8 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
         use *= p.out_size[1] < kGroupedRows ? 0.5 : 1;
     }
     const double seconds = p.flops() / (rate * use * peak_flops(dtype));
-    // Where both do: channels first depthwise kernels are faster by a fifth and more, and chains can join them; channels last these take 0.5 to 0.75 of
-    // their time from 7x7 to 21x21.
+    // Where both do: channels first depthwise kernels are faster by a fifth and more, and chains can join them; channels
+    // last these take 0.5 to 0.75 of their time from 7x7 to 21x21.
     if (p.group_in() == 1 && why_not_depthwise(p, dtype).empty()) {
         const double other = predict_depthwise(p, dtype);
         return p.channels_last && p.taps() >= 49 ? std::min(seconds, 0.9 * other)
