@@ -108,7 +108,8 @@ void register_runtime(py::module_& m) {
         },
         "Free the scratch of idle threads and the cached output blocks; returns the bytes freed.");
     m.def("scratch_bytes", &scratch_bytes, "Bytes of scratch held by all threads.");
-    m.def("take_scratch_peak", &take_scratch_peak, "Most scratch that was in use, thread by thread, since the last call.");
+    m.def("take_scratch_peak", &take_scratch_peak,
+          "Most scratch that was in use, thread by thread, since the last call.");
     m.def("cached_block_bytes", &cached_block_bytes, "Bytes of freed outputs kept for the next one.");
     m.def(
         "empty",
