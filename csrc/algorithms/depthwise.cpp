@@ -303,7 +303,7 @@ double predict_depthwise(const ConvProblem& p, DType dtype) {
     const bool own = p.kernel[2] == 3 || p.kernel[2] == 5;
     const double filled =
         static_cast<double>(p.out_size[2]) / static_cast<double>(round_up(p.out_size[2], 16));
-    const double rate = own ? 0.4 : p.channels_last ? 0.15 : 0.4 * filled;
+    const double rate = own ? 0.4 : p.channels_last && p.in_channels > 1 ? 0.15 : 0.4 * filled;
     return std::max(p.flops() / (rate * peak_flops(dtype)), bytes / 40e9);
 }
 

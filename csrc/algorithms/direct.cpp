@@ -78,6 +78,13 @@ struct Cycles {
     double planes_of_kernel() const { return static_cast<double>(p.kernel[0]); }
 };
 
+// An image of one channel and its filter are the same in both layouts, and lanes want its pixels: a 31x31 filter of
+// 1024x1024 pixels took 330 ms channels last and takes 30.
+ConvProblem in_planes(ConvProblem problem) {
+    if (problem.in_channels == 1 && problem.out_channels == 1) problem.channels_last = false;
+    return problem;
+}
+
 }  // namespace
 
 bool lanes_pay(const ConvProblem& problem, DType dtype) {
@@ -86,14 +93,16 @@ bool lanes_pay(const ConvProblem& problem, DType dtype) {
     return p.channels_last || cycles.channels_in_lanes() < cycles.pixels_in_lanes();
 }
 
-double predict_direct(const ConvProblem& p, DType dtype) {
+double predict_direct(const ConvProblem& problem, DType dtype) {
+    const ConvProblem p = in_planes(problem);
     const Cycles cycles(p, dtype);
     double least = cycles.channels_in_lanes();
     if (!p.channels_last) least = std::min(least, cycles.pixels_in_lanes());
     return least * 4 * cycles.lanes / peak_flops(dtype);
 }
 
-std::unique_ptr<ConvKernel> make_direct(const ConvProblem& problem, DType dtype) {
+std::unique_ptr<ConvKernel> make_direct(const ConvProblem& written, DType dtype) {
+    const ConvProblem problem = in_planes(written);
     const bool lanes = lanes_pay(problem, dtype);
     if (dtype == DType::f32)
         return lanes ? make_direct_lanes<float>(problem) : make_direct_first<float>(problem);
