@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/depthwise_kernels.hpp"
 #include "algorithms/depthwise_tasks.hpp"
 #include "algorithms/rows_kernels.hpp"
@@ -49,7 +50,7 @@ class DepthwiseFirst final : public ConvKernel {
             ceil_div(height, band_),
             std::min(ceil_div(int64_t{threads() > 1} * 4 * threads(), planes), ceil_div(height, 16)));
         const int64_t units = planes * bands;
-        const int64_t tasks = task_count(units, p_.flops() / 2 / p_.in_channels / bands);
+        const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             T* const plane = frame.take<T>(scratch());
@@ -137,7 +138,7 @@ class DepthwiseInPlace final : public ConvKernel {
         const int64_t bands =
             std::clamp<int64_t>(ceil_div(4 * num_threads(), planes), 1, ceil_div(height, 16));
         const int64_t units = planes * bands;
-        const int64_t tasks = task_count(units, p_.flops() / 2 / p_.out_channels / bands);
+        const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         const auto run_part = [&](int64_t task) {
             const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++)
@@ -205,7 +206,7 @@ class DepthwiseLast final : public ConvKernel {
         const int64_t height = p_.out_size[1];
         const int64_t parts = std::max<int64_t>(1, std::min(ceil_div(p_.in_channels, 64), 16 / height));
         const int64_t units = args.batch * height * parts;
-        const int64_t tasks = task_count(units, p_.flops() / 2 / height / parts);
+        const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             const T** const taps = frame.take<const T*>(p_.kernel[1]);

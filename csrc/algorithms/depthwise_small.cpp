@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/depthwise_small_kernels.hpp"
 #include "algorithms/depthwise_tasks.hpp"
 #include "algorithms/rows_kernels.hpp"
@@ -95,7 +96,7 @@ class DepthwiseSmallPlanes final : public ConvKernel {
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const int64_t planes = args.batch * p_.out_channels;
-        const int64_t tasks = task_count(planes, p_.flops() / 2 / p_.out_channels);
+        const int64_t tasks = tasks_for(planes, p_.flops() / 2 * static_cast<double>(args.batch));
         const auto run_part = [&](int64_t task) {
             const Range part = part_of(planes, tasks, task);
             SmallPlanes<T> call;

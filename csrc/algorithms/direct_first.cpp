@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/direct.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
@@ -286,10 +287,9 @@ class DirectFirst final : public ConvKernel {
             call.out = out + pixel;
             call.out_row = plane;
             call.add = add == nullptr ? nullptr : add + pixel;
-            const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
-            if (clamps) call.clamp = args.activation == Activation::relu ? Clamp::relu : Clamp::relu6;
+            call.clamp = clamp_of(args.activation);
             run(call);
-            if (!clamps && args.activation != Activation::none)
+            if (needs_pass(args.activation))
                 rows_of<T>().activate(args.activation, out + pixel, block.rows, plane, pixels);
             return;
         }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/direct.hpp"
 #include "algorithms/lanes_input.hpp"
 #include "algorithms/microkernel_kernels.hpp"
@@ -276,7 +277,6 @@ class DirectLanes final : public ConvKernel {
     void run_group(const ConvArgs& args, const Band<T>& band, const Group& group, const LaneBlock& block,
                    const Panel* panels, const T* weights, T* sums) const {
         const int64_t lanes = micro<T>().lanes, k = p_.out_channels;
-        const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
         const int64_t first = group.row[group.tiles.begin].begin,
                       columns = group.row[group.tiles.end - 1].end - first;
         const int64_t line =
@@ -300,8 +300,7 @@ class DirectLanes final : public ConvKernel {
                 call.segments = part.size();
                 call.accumulate = b > 0 || piece > 0;
                 if (last && args.bias != nullptr) call.bias = static_cast<const T*>(args.bias) + block.first;
-                if (last && clamps && p_.channels_last)
-                    call.clamp = args.activation == Activation::relu ? Clamp::relu : Clamp::relu6;
+                if (last && p_.channels_last) call.clamp = clamp_of(args.activation);
                 const T* const ahead = call.w + (group.ahead == 2 ? block_size : part.size() * step);
                 for (int64_t row = group.rows.begin; row < group.rows.end; row++) {
                     const T* const x = band.input.base + row * p_.stride[1] * band.input.row +
@@ -331,7 +330,7 @@ class DirectLanes final : public ConvKernel {
                         call.add =
                             last && args.add != nullptr ? static_cast<const T*>(args.add) + at : nullptr;
                         micro<T>().channels[pixels.size()][block.vectors](call);
-                        if (last && !clamps && args.activation != Activation::none)
+                        if (last && needs_pass(args.activation))
                             rows_of<T>().activate(args.activation, call.out, pixels.size(), k, block.count);
                     }
                 }

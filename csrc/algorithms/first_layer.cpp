@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/first_layer_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
@@ -128,7 +129,6 @@ class FirstLayerKernel final : public ConvKernel {
         T* const input = frame.take<T>(input_size(rows.size())) + kFirstMargin + before;
         fill(args, image, rows, input);
         const int64_t pixels = args.out_plane_of(p_), width = p_.out_size[2];
-        const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = part_of(p_.out_channels, blocks_, b);
             const int64_t at = (image * p_.out_channels + channels.begin) * pixels + rows.begin * width;
@@ -144,10 +144,10 @@ class FirstLayerKernel final : public ConvKernel {
             call.rows = rows.size();
             call.width = width;
             if (args.add != nullptr) call.add = static_cast<const T*>(args.add) + at;
-            if (clamps) call.clamp = args.activation == Activation::relu ? Clamp::relu : Clamp::relu6;
+            call.clamp = clamp_of(args.activation);
             call.before = before;
             first_layers<T>().run[channels.size()](call);
-            if (!clamps && args.activation != Activation::none)
+            if (needs_pass(args.activation))
                 rows_of<T>().activate(args.activation, call.out, channels.size(), pixels,
                                       rows.size() * width);
         }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/grouped_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
@@ -18,18 +19,6 @@ namespace {
 
 constexpr int64_t kMostTerms = 512;      // of one sum
 constexpr int64_t kMostTapColumns = 32;  // whose masks the kernel keeps
-constexpr double kTaskWork = 100e3;      // multiply-adds worth a task of their own
-
-Clamp clamp_of(Activation a) {
-    return a == Activation::relu ? Clamp::relu : a == Activation::relu6 ? Clamp::relu6 : Clamp::none;
-}
-
-bool needs_pass(Activation a) { return a != Activation::none && clamp_of(a) == Clamp::none; }
-
-int64_t task_count(int64_t units, double work) {
-    const auto worth = static_cast<int64_t>(std::max(1.0, work / kTaskWork));
-    return std::min<int64_t>({units, 4 * int64_t{num_threads()}, worth});
-}
 
 // Channels first.
 template <class T>
@@ -47,7 +36,7 @@ class GroupedFirst final : public ConvKernel {
         const int64_t bands =
             std::clamp<int64_t>(ceil_div(4 * num_threads(), pieces), 1, ceil_div(height, 4 * kGroupedRows));
         const int64_t units = pieces * bands;
-        const int64_t tasks = task_count(units, p_.flops() / 2 * static_cast<double>(args.batch));
+        const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         parallel_for(tasks, [&](int64_t task) {
             ScratchFrame frame;
             int64_t* const sources = frame.take<int64_t>(2 * planes());
@@ -156,7 +145,7 @@ class GroupedLast final : public ConvKernel {
         const int64_t bands = std::clamp<int64_t>(ceil_div(4 * num_threads(), planes * blocks_ * pieces_), 1,
                                                   ceil_div(height, 8));
         const int64_t units = planes * bands * pieces_ * blocks_;
-        const int64_t tasks = task_count(units, p_.flops() / 2 * static_cast<double>(args.batch));
+        const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         parallel_for(tasks, [&](int64_t task) {
             const Range part = part_of(units, tasks, task);
             ScratchFrame frame;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/direct.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
@@ -42,14 +43,13 @@ class PointwiseFirst final : public ConvKernel {
         // Tiles go round first; output channels are cut only where tiles are few. One chunk gathers its own
         // pixels.
         int64_t chunks = 1;
-        const double enough = 100e3,
-                     work = p_.flops() * args.batch / 2;  // multiply-adds worth a task of their own
+        const double work = p_.flops() * args.batch / 2;
         const int64_t columns = args.batch * p_.groups * tiles;
         while (threads > 1 && columns * chunks < 3 * threads && chunks < row_blocks_ &&
-               work / (columns * chunks) > enough)
+               work / (columns * chunks) > kTaskWork)
             chunks++;
         const int64_t units = columns * chunks;
-        const int64_t worth = static_cast<int64_t>(std::max(1.0, work / enough));
+        const int64_t worth = static_cast<int64_t>(std::max(1.0, work / kTaskWork));
         const int64_t tasks = std::min<int64_t>({units, 8 * int64_t{threads}, std::max<int64_t>(worth, 1)});
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
@@ -80,7 +80,6 @@ class PointwiseFirst final : public ConvKernel {
         const int64_t lanes = micro<T>().lanes, plane = args.out_plane_of(p_);
         const int64_t pixel = vectors.begin * lanes,
                       pixels = std::min(vectors.end * lanes, p_.out_pixels()) - pixel;
-        const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = part_of(p_.group_in(), blocks_, b);
             gather(args, image, group * p_.group_in() + channels.begin, channels.size(), pixel, pixels,
@@ -110,9 +109,9 @@ class PointwiseFirst final : public ConvKernel {
                 call.pixels = pixels;
                 if (args.bias != nullptr) call.bias = static_cast<const T*>(args.bias) + k;
                 if (args.add != nullptr) call.add = static_cast<const T*>(args.add) + at;
-                if (clamps) call.clamp = args.activation == Activation::relu ? Clamp::relu : Clamp::relu6;
+                call.clamp = clamp_of(args.activation);
                 run(call);
-                if (!clamps && args.activation != Activation::none)
+                if (needs_pass(args.activation))
                     rows_of<T>().activate(args.activation, call.out, r.size(), plane, pixels);
             }
         }

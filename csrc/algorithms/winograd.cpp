@@ -4,8 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/microkernel_kernels.hpp"
-#include "algorithms/rows_kernels.hpp"
 #include "algorithms/winograd_kernels.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
@@ -110,14 +110,11 @@ class Winograd final : public ConvKernel {
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const T* const packed = static_cast<const T*>(args.packed);
-        const bool clamps = args.activation == Activation::relu || args.activation == Activation::relu6;
         const WinogradJob<T> job{static_cast<const T*>(args.x),
                                  static_cast<T*>(args.out),
                                  static_cast<const T*>(args.add),
                                  static_cast<const T*>(args.bias),
-                                 !clamps                               ? Clamp::none
-                                 : args.activation == Activation::relu ? Clamp::relu
-                                                                       : Clamp::relu6,
+                                 clamp_of(args.activation),
                                  p_.channels_last,
                                  p_.in_channels,
                                  p_.out_channels,
@@ -171,7 +168,7 @@ class Winograd final : public ConvKernel {
             };
             parallel_for(b.count, run_block, share.threads);
         }
-        if (!clamps && args.activation != Activation::none) activate(args);
+        if (needs_pass(args.activation)) activate_output<T>(p_, args);
     }
 
     // Seconds for one image: a single one counts once, one of a batch of 16 twice; constants seen on AVX-512. 512 channels
@@ -295,21 +292,6 @@ class Winograd final : public ConvKernel {
             }
         }
         kernels().output(job, first, count, panel * width_, vectors, products, stride);
-    }
-
-    // Activations that are more than a clamp: one more pass over the output.
-    void activate(const ConvArgs& args) const {
-        if (args.out_plane != 0) {
-            rows_of<T>().activate(args.activation, static_cast<T*>(args.out), p_.out_channels, args.out_plane,
-                                  p_.out_pixels());
-            return;
-        }
-        const int64_t total = args.batch * p_.out_channels * p_.out_pixels(), piece = 16384;
-        parallel_for(ceil_div(total, piece), [&](int64_t i) {
-            const int64_t begin = i * piece;
-            rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + begin, 1, 0,
-                                  std::min(piece, total - begin));
-        });
     }
 
     ConvProblem p_;

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <vector>
 
+#include "algorithms/activations.hpp"
 #include "algorithms/microkernel_kernels.hpp"
-#include "algorithms/rows_kernels.hpp"
 #include "algorithms/winograd_lines_kernels.hpp"
 #include "algorithms/winograd_tiling.hpp"
 #include "plan/candidates.hpp"
@@ -132,7 +132,7 @@ class WinogradTiles final : public ConvKernel {
             };
             parallel_for(boxes, run_box, threads);
         }
-        if (clamp_of(args.activation) == Clamp::none && args.activation != Activation::none) activate(args);
+        if (needs_pass(args.activation)) activate_output<T>(p_, args);
     }
 
   private:
@@ -157,9 +157,6 @@ class WinogradTiles final : public ConvKernel {
         return tiling_.positions() * (box.tiles() * width_ + kLine);
     }
     int64_t strip_size() const { return tiling_.axis[1].size * strip_row_; }
-    static Clamp clamp_of(Activation a) {
-        return a == Activation::relu ? Clamp::relu : a == Activation::relu6 ? Clamp::relu6 : Clamp::none;
-    }
     // The last panel is one vector wide where that is enough.
     int panel_vectors(int64_t panel) const {
         return p_.out_channels - panel * width_ > lanes_ ? kPanelVectors : 1;
@@ -419,16 +416,6 @@ class WinogradTiles final : public ConvKernel {
             lines().dot(from + place * pixel, step, p_.in_channels,
                         plain + tap * p_.in_channels * panels_ * width_, panels_ * width_, sum);
         }
-    }
-
-    // Activations that are more than a clamp: one more pass over the output.
-    void activate(const ConvArgs& args) const {
-        const int64_t total = args.batch * p_.out_channels * p_.out_pixels(), piece = 16384;
-        parallel_for(ceil_div(total, piece), [&](int64_t i) {
-            const int64_t begin = i * piece;
-            rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + begin, 1, 0,
-                                  std::min(piece, total - begin));
-        });
     }
 
     ConvProblem p_;

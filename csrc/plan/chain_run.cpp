@@ -13,7 +13,6 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kBetween = int64_t{8} << 20;  // bytes between two passes, but one image at least
-constexpr double kTaskWork = 100e3;             // multiply-adds worth a task of their own
 
 }  // namespace
 

@@ -261,6 +261,11 @@ std::atomic<int>& thread_setting() {
 
 }  // namespace
 
+int64_t tasks_for(int64_t units, double work) {
+    const auto worth = static_cast<int64_t>(std::max(1.0, work / kTaskWork));
+    return std::min<int64_t>({units, 4 * int64_t{num_threads()}, worth});
+}
+
 int num_threads() { return inside_task ? 1 : thread_setting().load(std::memory_order_relaxed); }
 
 void set_num_threads(int threads) { thread_setting().store(std::clamp(threads, 1, kMaxThreads)); }

@@ -35,6 +35,10 @@ void parallel_for(int64_t tasks, F&& body, int limit = 0, double seconds = 1) {
         const_cast<void*>(static_cast<const void*>(&body)), limit, seconds);
 }
 
+// Multiply-adds worth a task of their own; and how many tasks to make of `units` equal pieces that are `work` together.
+constexpr double kTaskWork = 100e3;
+int64_t tasks_for(int64_t units, double work);
+
 // How a kernel cuts its work, for reports: while a recorder lives, parallel_for on its thread notes what it is asked for
 // and runs nothing. `weight_parts` is what the kernel said just before by note_weight_parts: tasks in a row that read
 // the same input with other weights.
