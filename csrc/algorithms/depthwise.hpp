@@ -12,6 +12,7 @@
 // row-major order, whichever of the kernels computes it.
 #pragma once
 
+#include "algorithms/clamp.hpp"
 #include "algorithms/depthwise_kernels.hpp"
 #include "simd/shuffle.hpp"
 #include "simd/vec.hpp"
@@ -23,16 +24,6 @@ template <int N>
 struct Int {
     static constexpr int value = N;
 };
-
-template <class V>
-FASTCONV_INLINE V clamped(V v, Clamp clamp) {
-    if (clamp == Clamp::none) return v;
-    const V zero{};
-    v = v < zero ? zero : v;
-    if (clamp == Clamp::relu) return v;
-    const V six = broadcast<V>(6);
-    return v > six ? six : v;
-}
 
 // ---- channels first
 // -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 // the padding is: no mask is computed for a load, nothing is read twice, and the same permutations serve all planes.
 #pragma once
 
+#include "algorithms/clamp.hpp"
 #include "algorithms/depthwise_small_kernels.hpp"
 #include "simd/shuffle.hpp"
 #include "simd/vec.hpp"
@@ -89,12 +90,7 @@ FASTCONV_INLINE void small_block(const SmallPlanes<T>& p, const SmallPlane<T, K>
         const auto kept = g == G - 1 ? last : whole;
         V v = sum[g] + plane.bias;
         if (p.add != nullptr) v = v + load<V>(p.add + at, kept);
-        if (p.clamp != Clamp::none) {
-            const V zero{}, six = broadcast<V>(6);
-            v = v < zero ? zero : v;
-            if (p.clamp == Clamp::relu6) v = v > six ? six : v;
-        }
-        store(p.out + at, v, kept);
+        store(p.out + at, clamped(v, p.clamp), kept);
     }
 }
 

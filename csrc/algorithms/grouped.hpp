@@ -9,6 +9,7 @@
 // convolution permutes in registers instead, once for every tap: two of three slots of the port that multiplies too.]
 #pragma once
 
+#include "algorithms/clamp.hpp"
 #include "algorithms/grouped_kernels.hpp"
 #include "simd/shuffle.hpp"
 #include "simd/vec.hpp"
@@ -22,16 +23,6 @@ constexpr int kRowsAtOnce = kRegisters >= 32 ? (K == 1   ? 8
                                                 : K == 2 ? 6
                                                          : 4)
                                              : (K == 1 ? 4 : 2);
-
-template <class V>
-FASTCONV_INLINE V grouped_finish(V v, Clamp clamp) {
-    if (clamp == Clamp::none) return v;
-    const V zero{};
-    v = v < zero ? zero : v;
-    if (clamp == Clamp::relu) return v;
-    const V six = broadcast<V>(6);
-    return v > six ? six : v;
-}
 
 template <class V, int S>
 struct TapMask {
@@ -134,7 +125,7 @@ void planes_block(const GroupedPlanes<T>& p, const TapMask<vec<T, kLanes<T>>, S>
             const int64_t at = k * p.out_plane + (row + r) * p.out_width + column;
             V v = sum[k][r] + bias;
             if (p.add != nullptr) v = v + load<V>(p.add + at, tail);
-            store(p.out + at, grouped_finish(v, p.clamp), tail);
+            store(p.out + at, clamped(v, p.clamp), tail);
         }
     }
 }
@@ -217,7 +208,7 @@ FASTCONV_INLINE void store_row(const GroupedRow<T>& g, V (&sum)[P], int64_t firs
         const int64_t at = (first + p) * g.out_pixel;
         V v = sum[p] + bias;
         if (g.add != nullptr) v = v + load<V>(g.add + at, tail);
-        store(g.out + at, grouped_finish(v, g.clamp), tail);
+        store(g.out + at, clamped(v, g.clamp), tail);
     }
 }
 

@@ -10,7 +10,7 @@
 // computed again directly, so that results are those of the direct algorithm there.
 #pragma once
 
-#include "algorithms/microkernel_kernels.hpp"
+#include "algorithms/clamp.hpp"
 #include "algorithms/winograd_kernels.hpp"
 #include "algorithms/winograd_points.hpp"
 #include "simd/transpose.hpp"
@@ -278,14 +278,6 @@ struct Winograd {
         }
     }
 
-    static V finish(V value, V bias, Clamp clamp) {
-        value += bias;
-        if (clamp == Clamp::none) return value;
-        const V zero{}, six = broadcast<V>(6);
-        value = value < zero ? zero : value;
-        return clamp == Clamp::relu6 ? (value > six ? six : value) : value;
-    }
-
     static void output(const WinogradJob<T>& job, int64_t first, int64_t count, int64_t channel, int vectors,
                        const T* products, int64_t position_stride) {
         alignas(64) T strip_values[M * kStripTiles * M * L];
@@ -347,14 +339,15 @@ struct Winograd {
             for (int i = 0; i < M; i++)
 #pragma GCC unroll 6
                 for (int j = 0; j < M; j++)
-                    store(job.y + start + i * row + j * job.out_channels, finish(out[i][j], bias, job.clamp));
+                    store(job.y + start + i * row + j * job.out_channels,
+                          clamped(out[i][j] + bias, job.clamp));
             return;
         }
         for (int64_t i = 0; i < rows; i++) {
             for (int64_t j = 0; j < cols; j++) {
                 const int64_t at = start + i * row + j * job.out_channels;
                 const V add = job.add ? load<V>(job.add + at, valid) : V{};
-                store(job.y + at, finish(out[i][j] + bias, add, job.clamp), valid);
+                store(job.y + at, clamped(out[i][j] + bias + add, job.clamp), valid);
             }
         }
     }
@@ -384,12 +377,11 @@ struct Winograd {
                 const auto valid = mask<V>(cols - c);
                 if (cols - c >= L && planes == L && job.add == nullptr) {
 #pragma GCC unroll 16
-                    for (int k = 0; k < L; k++)
-                        store(job.y + at + k * plane, finish(values[k], V{}, job.clamp));
+                    for (int k = 0; k < L; k++) store(job.y + at + k * plane, clamped(values[k], job.clamp));
                 } else {
                     for (int64_t k = 0; k < planes; k++) {
                         const V add = job.add ? load<V>(job.add + at + k * plane, valid) : V{};
-                        store(job.y + at + k * plane, finish(values[k], add, job.clamp), valid);
+                        store(job.y + at + k * plane, clamped(values[k] + add, job.clamp), valid);
                     }
                 }
             }

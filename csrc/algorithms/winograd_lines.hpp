@@ -3,6 +3,7 @@
 // after the other, so that tiles which overlap share the first one: 6 x 6 tiles of 4 x 4 outputs transform 4 columns, not 6.
 #pragma once
 
+#include "algorithms/clamp.hpp"
 #include "algorithms/winograd_lines_kernels.hpp"
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
@@ -237,15 +238,6 @@ void dot(const T* x, int64_t x_step, int64_t channels, const T* w, int64_t w_row
     store(sum, load<V>(sum) + part);
 }
 
-template <class V>
-FASTCONV_INLINE V finished(V value, V bias, V add, Clamp clamp) {
-    value = value + bias + add;
-    if (clamp == Clamp::none) return value;
-    const V zero{}, six = broadcast<V>(6);
-    value = value < zero ? zero : value;
-    return clamp == Clamp::relu6 ? (value > six ? six : value) : value;
-}
-
 template <class T>
 void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, int64_t strip_row) {
     using V = vec<T, kLanes<T>>;
@@ -261,7 +253,7 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
             for (int64_t c = 0; c < to.columns; c++) {
                 const int64_t at = start + c * pixel;
                 const V add = to.add ? load<V>(to.add + at, valid) : V{};
-                const V value = finished(load<V>(line + c * L), bias, add, to.clamp);
+                const V value = clamped(load<V>(line + c * L) + bias + add, to.clamp);
                 left >= L ? store(to.y + at, value) : store(to.y + at, value, valid);
             }
             continue;
@@ -282,12 +274,12 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
             if (pixels == L && planes == L && to.add == nullptr) {
 #pragma GCC unroll 16
                 for (int k = 0; k < L; k++)
-                    store(to.y + at + k * to.channel_step, finished(values[k], V{}, V{}, to.clamp));
+                    store(to.y + at + k * to.channel_step, clamped(values[k], to.clamp));
             } else {
                 const auto run = mask<V>(pixels);
                 for (int64_t k = 0; k < planes; k++) {
                     const V add = to.add ? load<V>(to.add + at + k * to.channel_step, run) : V{};
-                    store(to.y + at + k * to.channel_step, finished(values[k], V{}, add, to.clamp), run);
+                    store(to.y + at + k * to.channel_step, clamped(values[k] + add, to.clamp), run);
                 }
             }
         }
