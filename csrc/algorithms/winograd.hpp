@@ -11,6 +11,7 @@
 #pragma once
 
 #include "algorithms/clamp.hpp"
+#include "algorithms/plane_strip.hpp"
 #include "algorithms/winograd_kernels.hpp"
 #include "algorithms/winograd_points.hpp"
 #include "simd/transpose.hpp"
@@ -133,45 +134,8 @@ struct Winograd {
                 for (int64_t c = 0; c < columns; c++)
                     store(line + c * L, cols[c] < 0 ? V{} : load<V>(source + cols[c] * job.channels, valid));
             } else {
-                gather_planes(job,
-                              job.x + (strip.image * job.channels + channel) * job.x_plane + y * job.width,
-                              left < L ? left : L, cols, columns, line);
-            }
-        }
-    }
-
-    // One row of up to L planes, turned into pixels of L channels. Inner columns are neighbours in memory.
-    static void gather_planes(const WinogradJob<T>& job, const T* source, int64_t planes, const int32_t* cols,
-                              int64_t columns, T* line) {
-        const int64_t plane = job.x_plane;
-        int64_t first = 0, last = columns;  // the stretch where cols[c] = cols[first] + (c - first)
-        while (first < columns &&
-               (cols[first] < 0 || (first + 1 < columns && cols[first + 1] != cols[first] + 1)))
-            first++;
-        while (last > first && cols[last - 1] != cols[first] + (last - 1 - first)) last--;
-        const auto single = [&](int64_t c) {
-            for (int64_t k = 0; k < L; k++)
-                line[c * L + k] = k < planes && cols[c] >= 0 ? source[k * plane + cols[c]] : T(0);
-        };
-        for (int64_t c = 0; c < first; c++) single(c);
-        for (int64_t c = last; c < columns; c++) single(c);
-        for (int64_t c = first; c < last; c += L) {
-            const auto run = mask<V>(last - c);
-            V rows[L];
-            const T* const p = source + cols[first] + (c - first);
-            if (planes == L && last - c >= L) {
-#pragma GCC unroll 16
-                for (int k = 0; k < L; k++) rows[k] = load<V>(p + k * plane);
-            } else {
-                for (int64_t k = 0; k < L; k++) rows[k] = k < planes ? load<V>(p + k * plane, run) : V{};
-            }
-            transpose(rows);
-            const int64_t n = last - c < L ? last - c : L;
-            if (n == L) {
-#pragma GCC unroll 16
-                for (int k = 0; k < L; k++) store(line + (c + k) * L, rows[k]);
-            } else {
-                for (int64_t k = 0; k < n; k++) store(line + (c + k) * L, rows[k]);
+                gather_planes(job.x + (strip.image * job.channels + channel) * job.x_plane + y * job.width,
+                              left < L ? left : L, job.x_plane, cols, columns, line);
             }
         }
     }

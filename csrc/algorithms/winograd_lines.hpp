@@ -4,6 +4,7 @@
 #pragma once
 
 #include "algorithms/clamp.hpp"
+#include "algorithms/plane_strip.hpp"
 #include "algorithms/winograd_lines_kernels.hpp"
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
@@ -149,44 +150,6 @@ void copy_back(const T* products, int64_t, int64_t tile, WinogradCells cells, T*
 }
 template <class T>
 void stay(T*, int64_t, int64_t) {}
-
-// One row of up to L planes, turned into pixels of L channels. Inner columns are neighbours in memory.
-template <class T>
-void gather_planes(const T* source, int64_t planes, int64_t plane, const int32_t* cols, int64_t columns,
-                   T* line) {
-    using V = vec<T, kLanes<T>>;
-    constexpr int64_t L = kLanes<T>;
-    int64_t first = 0, last = columns;  // the stretch where cols[c] = cols[first] + (c - first)
-    while (first < columns &&
-           (cols[first] < 0 || (first + 1 < columns && cols[first + 1] != cols[first] + 1)))
-        first++;
-    while (last > first && cols[last - 1] != cols[first] + (last - 1 - first)) last--;
-    const auto single = [&](int64_t c) {
-        for (int64_t k = 0; k < L; k++)
-            line[c * L + k] = k < planes && cols[c] >= 0 ? source[k * plane + cols[c]] : T(0);
-    };
-    for (int64_t c = 0; c < first; c++) single(c);
-    for (int64_t c = last; c < columns; c++) single(c);
-    for (int64_t c = first; c < last; c += L) {
-        const auto run = mask<V>(last - c);
-        V rows[L];
-        const T* const p = source + cols[first] + (c - first);
-        if (planes == L && last - c >= L) {
-#pragma GCC unroll 16
-            for (int k = 0; k < L; k++) rows[k] = load<V>(p + k * plane);
-        } else {
-            for (int64_t k = 0; k < L; k++) rows[k] = k < planes ? load<V>(p + k * plane, run) : V{};
-        }
-        transpose(rows);
-        const int64_t n = last - c < L ? last - c : L;
-        if (n == L) {
-#pragma GCC unroll 16
-            for (int k = 0; k < L; k++) store(line + (c + k) * L, rows[k]);
-        } else {
-            for (int64_t k = 0; k < n; k++) store(line + (c + k) * L, rows[k]);
-        }
-    }
-}
 
 template <class T>
 void gather(const WinogradPlane<T>& p, int64_t channel, int64_t rows, T* strip, int64_t strip_row) {
