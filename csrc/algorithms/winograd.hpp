@@ -5,15 +5,15 @@
 // 2.25, 4 or 5.06 times fewer multiplications than direct. Lanes are channels in both transforms; channels-first images are
 // transposed in registers while a strip of rows is copied, zero-padded, into L1.
 //
-// F(4, 3) transforms one row in 12 operations, since the points come in pairs +-p (winograd_points.hpp).
+// F(4, 3) transforms one row in 12 operations, since the points come in pairs +-p (toom_cook.hpp).
 // An inf or NaN smears over its whole tile, and values near 1e37 overflow: a tile whose outputs are not all finite is
 // computed again directly, so that results are those of the direct algorithm there.
 #pragma once
 
 #include "algorithms/clamp.hpp"
 #include "algorithms/plane_strip.hpp"
+#include "algorithms/toom_cook.hpp"
 #include "algorithms/winograd_kernels.hpp"
-#include "algorithms/winograd_points.hpp"
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
@@ -25,7 +25,7 @@ template <int M, class V>
 FASTCONV_INLINE void transform_input_line(const V (&d)[M + 2], V (&r)[M + 2]) {
     using T = scalar_of<V>;
     if constexpr (M == 4) {
-        constexpr double a = WinogradPoints<4>::at[1], b = WinogradPoints<4>::at[3];
+        constexpr double a = ToomCookPoints<6>::at[1], b = ToomCookPoints<6>::at[3];
         const T aa = T(a * a), bb = T(b * b), both = T(a * a + b * b);
         const V even_a = d[4] - bb * d[2], odd_a = d[3] - bb * d[1];
         const V even_b = d[4] - aa * d[2], odd_b = d[3] - aa * d[1];
@@ -41,7 +41,7 @@ FASTCONV_INLINE void transform_input_line(const V (&d)[M + 2], V (&r)[M + 2]) {
             V sum{};
 #pragma GCC unroll 8
             for (int j = 0; j < M + 2; j++)
-                if (kWinograd<M>.b[i][j] != 0) sum += T(kWinograd<M>.b[i][j]) * d[j];
+                if (kToomCook<M + 2>.b[i][j] != 0) sum += T(kToomCook<M + 2>.b[i][j]) * d[j];
             r[i] = sum;
         }
     }
@@ -51,7 +51,7 @@ template <int M, class V>
 FASTCONV_INLINE void transform_output_line(const V (&d)[M + 2], V (&r)[M]) {
     using T = scalar_of<V>;
     if constexpr (M == 4) {
-        constexpr double a = WinogradPoints<4>::at[1], b = WinogradPoints<4>::at[3];
+        constexpr double a = ToomCookPoints<6>::at[1], b = ToomCookPoints<6>::at[3];
         const V sum_a = d[1] + d[2], sum_b = d[3] + d[4], diff_a = d[1] - d[2], diff_b = d[3] - d[4];
         r[0] = d[0] + sum_a + sum_b;
         r[1] = T(a) * diff_a + T(b) * diff_b;
@@ -63,7 +63,7 @@ FASTCONV_INLINE void transform_output_line(const V (&d)[M + 2], V (&r)[M]) {
             V sum{};
 #pragma GCC unroll 8
             for (int j = 0; j < M + 2; j++)
-                if (kWinograd<M>.a[i][j] != 0) sum += T(kWinograd<M>.a[i][j]) * d[j];
+                if (kFilter<M, 3>.a[i][j] != 0) sum += T(kFilter<M, 3>.a[i][j]) * d[j];
             r[i] = sum;
         }
     }
@@ -155,7 +155,7 @@ struct Winograd {
         constexpr int D = kLanes<double>;
         using Wide = vec<double, D>;
         using Narrow = vec<T, D>;
-        constexpr auto& g = kWinograd<M>.g;
+        constexpr auto& g = kFilter<M, 3>.g;
         alignas(64) T taps[9][L] = {};
         for (int64_t c = 0; c < channels; c++) {
             for (int tap = 0; tap < 9; tap++)

@@ -5,19 +5,19 @@
 // B^T d B, dY by G g G^T with G of 6 x 4; at each of the 36 positions the tiles are summed as outer products of channels, and one
 // A^T (.) A at the very end gives dW: four times fewer multiplications than direct.
 //
-// Points 0, +-2/3, +-3/2, inf as in winograd_points.hpp: G[j] = (1, p, p^2, p^3) / N_j, A[i][j] = p_j^i. Products of tiles are
+// Points 0, +-2/3, +-3/2, inf as in toom_cook.hpp: G[j] = (1, p, p^2, p^3) / N_j, A[i][j] = p_j^i. Products of tiles are
 // summed in chunks (chains of at most some 50 terms), the chunks one after the other, private copies by a fixed tree. Results that
 // are not finite (an inf or NaN smears over its tile, values near 1e37 overflow) are left to the direct way by the caller.
 #pragma once
 
+#include "algorithms/toom_cook.hpp"
 #include "algorithms/winograd_gradient_kernels.hpp"
-#include "algorithms/winograd_points.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
 namespace {
 
-constexpr double kPointA = WinogradPoints<4>::at[1], kPointB = WinogradPoints<4>::at[3];
+constexpr double kPointA = ToomCookPoints<6>::at[1], kPointB = ToomCookPoints<6>::at[3];
 
 // G of one line; N_j is 1 for the point 0 since the other points are reciprocal.
 template <class V>
