@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["QUICK", "README", "SUITES", "TOUR", "Layer", "find_layers", "parse_shape"]
+__all__ = ["LAYOUTS", "QUICK", "README", "SUITES", "TOUR", "Layer", "find_layers", "parse_shape"]
 
 Size = tuple[int, ...]
+
+LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}  # by rank: channels first, channels last
 
 
 @dataclass(frozen=True)

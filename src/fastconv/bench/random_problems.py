@@ -20,6 +20,7 @@ import numpy as np
 
 import fastconv
 
+from .layers import LAYOUTS
 from .machine import limits
 
 __all__ = ["Cliff", "RandomProblem", "measure", "random_problems", "report"]
@@ -30,8 +31,6 @@ _KINDS = ("conv",) * 9 + ("conv grad x", "conv grad x", "conv grad weight", "con
     "transposed", "max_pool", "avg_pool", "max_pool grad", "avg_pool grad", "pad")  # fmt: skip
 _STYLES = ("plain",) * 4 + ("pointwise", "grouped", "grouped", "depthwise", "multiplier", "dilated", "strided", "large")
 _MOST_OPERATIONS, _MOST_ELEMENTS = 4e8, 3e6
-_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
-_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class RandomProblem:
     @property
     def layout(self) -> str:
         """The layout's name."""
-        return (_LAST if self.channels_last else _FIRST)[self.rank]
+        return LAYOUTS[self.rank][self.channels_last]
 
     @property
     def out_size(self) -> tuple[int, ...]:

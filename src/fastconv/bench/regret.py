@@ -19,11 +19,9 @@ import numpy as np
 
 import fastconv
 
-from .layers import Layer, find_layers
+from .layers import LAYOUTS, Layer, find_layers
 
 __all__ = ["Regret", "measure_regret", "random_layers", "summary"]
-
-_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def measure_regret(
     for layer in layers:
         if layer.op != "conv" or layer.backward:
             continue
-        for last, layout in enumerate(_LAYOUTS[layer.rank]):
+        for last, layout in enumerate(LAYOUTS[layer.rank]):
             weight = rng.standard_normal(layer.weight_shape).astype(dtype)
             x = rng.standard_normal(layer.x_shape(1)).astype(dtype)
             if last:

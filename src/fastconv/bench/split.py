@@ -20,12 +20,11 @@ import numpy as np
 
 import fastconv
 
-from .layers import Layer, find_layers
+from .layers import LAYOUTS, Layer, find_layers
 
 __all__ = ["Share", "shares", "table"]
 
 _THREADS = (2, 4, 8, 16, 32, 64)
-_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def shares(layers: Iterable[Layer], batch: int = 1, threads: Sequence[int] = _TH
         for layer in layers:
             if layer.op != "conv" or layer.backward:
                 continue
-            for last, layout in enumerate(_LAYOUTS[layer.rank]):
+            for last, layout in enumerate(LAYOUTS[layer.rank]):
                 weight, x_shape = np.zeros(layer.weight_shape, np.float32), layer.x_shape(1)
                 if last:
                     weight = np.moveaxis(weight, (0, 1), (-1, -2))

@@ -9,11 +9,10 @@ import numpy as np
 
 import fastconv
 
+from ..layers import LAYOUTS
 from .case import Array, Case, Library, Ready, Unsupported, channels_first, channels_last, wide_weight
 
 __all__ = ["Fastconv"]
-
-_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 
 
 class Fastconv(Library):
@@ -35,7 +34,7 @@ class Fastconv(Library):
             if last or mode == "plan":
                 raise Unsupported("padding has no layout and no plan")
         elif last:
-            given["layout"] = _LAST[layer.rank]
+            given["layout"] = LAYOUTS[layer.rank][1]
         turn = channels_last if last else _as_it_is
         if layer.op != "conv" or layer.backward:
             if mode == "plan":

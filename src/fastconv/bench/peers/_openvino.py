@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..layers import LAYOUTS
 from .case import Case, Library, Ready, channels_first, channels_last
 
 __all__ = ["OpenVino"]
-
-_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
 class OpenVino(Library):
@@ -27,7 +26,7 @@ class OpenVino(Library):
         case.only("conv", "max_pool", "avg_pool")
         model = self._model(case)
         if variant == "last":
-            model = self._at_both_ends(model, *_LAYOUTS[case.layer.rank])
+            model = self._at_both_ends(model, *LAYOUTS[case.layer.rank])
         compiled = self._core.compile_model(model, "CPU", {
             "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.threads,
