@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import registry
 from ..backends.protocol import Array, Backend
 from ..errors import GeometryError
-from ..geometry import ConvGeometry, conv_geometry
+from ..geometry import ConvGeometry
 from ._arrays import check_outs, real_array
 from ._conv_calls import Backward, ConvGrads, check_needs
-from ._plan_calls import planned_dtype, planned_shape
+from ._plan_calls import planned, planned_images
 
 __all__ = ["ConvBackwardPlan", "make_backward_plan"]
 
@@ -48,12 +47,7 @@ class ConvBackwardPlan:
                 raise TypeError(f"{func}: x is needed for the gradient to the weight, received None")
             images = np.broadcast_to(np.zeros((), grad.dtype), (*grad.shape[: grad.ndim - len(body)], *body))
         else:
-            images = real_array(func, "x", x)
-            if images.shape[images.ndim - len(body) :] != body or images.ndim - len(body) not in (0, 1):
-                sizes = ", ".join(map(str, body))
-                raise GeometryError(
-                    f"{func}: x must have shape (N, {sizes}) with any N, or ({sizes}), received {images.shape}"
-                )
+            images = planned_images(func, x, body)
         run = self._run
         return self._call(grad, images, self._weight, check_outs(func, out), None if run is None else run.run)
 
@@ -77,12 +71,9 @@ def make_backward_plan(
     layout: Any, needs: Any, dtype: Any, backend: Any,
 ) -> ConvBackwardPlan:  # fmt: skip
     func = f"plan_conv{rank}d_backward"
-    runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    shape, result = planned_shape(func, x_shape), planned_dtype(func, dtype)
-    array = real_array(func, "weight", weight)
-    geometry = conv_geometry(
-        func, rank, shape, array.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        padding_mode=padding_mode, layout=layout,
+    runs_on, shape, result, array, geometry = planned(
+        func, rank, x_shape, weight, dtype, backend, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, padding_mode=padding_mode, layout=layout,
     )  # fmt: skip
     wanted = check_needs(func, needs)
     return ConvBackwardPlan(func, geometry, runs_on, result, array, wanted, shape[len(shape) - rank - 1 :])

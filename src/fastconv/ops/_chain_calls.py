@@ -15,7 +15,7 @@ from ..backends.protocol import Array, ChainRun, PoolStep
 from ..errors import GeometryError
 from ..geometry import pool_geometry
 from . import avg_pool, pool
-from ._arrays import Frame, new_or_checked, real_array
+from ._arrays import Frame
 from ._plan_calls import ConvPlan
 
 __all__ = ["ChainPlan", "make_chain"]
@@ -125,13 +125,7 @@ class _Joined:
             if y is not None:
                 return y
         plan = self.first
-        x = real_array(_FUNC, "x", x)
-        plan._check_x(_FUNC, x)
-        shape = (*x.shape[: x.ndim - len(plan._x_shape)], *self.y_shape)
-        other = None if add is None else real_array(_FUNC, "add", add)
-        if other is not None and other.shape != shape:
-            raise GeometryError(f"{_FUNC}: add must have shape {shape}, received {other.shape}")
-        out = new_or_checked(_FUNC, out, shape, plan._dtype, (x, other), backend=plan._backend)
+        x, out, other = plan._arrays(_FUNC, self.y_shape, x, out, add)
         frame, run = self.out_frame, self.current()
         x5, add5 = plan._frame.data(x), None if other is None else frame.data(other)
         frame.into(frame.view(out), lambda y: run.run(x5, y, add5))

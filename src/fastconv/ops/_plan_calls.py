@@ -6,7 +6,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ._conv_calls import check_algorithm, check_bias
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial
 
-__all__ = ["ConvPlan", "make_plan", "planned_dtype", "planned_shape"]
+__all__ = ["ConvPlan", "make_plan", "planned", "planned_images"]
 
 _TRIED = 3  # algorithms that tuning times: those predicted to be fastest
 _REPEATS = 7  # runs of each, after one to warm up, in turns; their median counts
@@ -89,20 +89,20 @@ class ConvPlan:
                 return y
         return self._checked(x, out, add)
 
-    def _check_x(self, func: str, x: Array) -> None:
-        if x.shape[x.ndim - len(self._x_shape) :] != self._x_shape or x.ndim - len(self._x_shape) not in (0, 1):
-            sizes = ", ".join(map(str, self._x_shape))
-            raise GeometryError(f"{func}: x must have shape (N, {sizes}) with any N, or ({sizes}), received {x.shape}")
-
-    def _checked(self, x: Any, out: Array | None, add: Any) -> Array:
-        func, frame, run = self._func, self._frame, self._run
-        x = real_array(func, "x", x)
-        self._check_x(func, x)
-        shape = (*x.shape[: x.ndim - len(self._x_shape)], *self._y_shape)
+    def _arrays(
+        self, func: str, y_shape: tuple[int, ...], x: Any, out: Array | None, add: Any
+    ) -> tuple[Array, Array, Array | None]:
+        """``x``, ``out`` and ``add`` of a call, checked; ``y_shape`` is the result's for one image."""
+        x = planned_images(func, x, self._x_shape)
+        shape = (*x.shape[: x.ndim - len(self._x_shape)], *y_shape)
         other = None if add is None else real_array(func, "add", add)
         if other is not None and other.shape != shape:
             raise GeometryError(f"{func}: add must have shape {shape}, received {other.shape}")
-        out = new_or_checked(func, out, shape, self._dtype, (x, other), backend=self._backend)
+        return x, new_or_checked(func, out, shape, self._dtype, (x, other), backend=self._backend), other
+
+    def _checked(self, x: Any, out: Array | None, add: Any) -> Array:
+        frame, run = self._frame, self._run
+        x, out, other = self._arrays(self._func, self._y_shape, x, out, add)
         if self._pads_first:
             x = pad_spatial(self._backend, self._geometry, x)
         x5, add5 = frame.data(x), None if other is None else frame.data(other)
@@ -230,7 +230,7 @@ def _fastest(runs: Sequence[ConvRun], x: Array, y: Array) -> str:
     return runs[medians.index(min(medians))].algorithm
 
 
-def planned_shape(func: str, x_shape: Any) -> tuple[int, ...]:
+def _planned_shape(func: str, x_shape: Any) -> tuple[int, ...]:
     """The shape that a plan is made for."""
     try:
         shape = tuple(operator.index(n) for n in x_shape)
@@ -241,7 +241,16 @@ def planned_shape(func: str, x_shape: Any) -> tuple[int, ...]:
     return shape
 
 
-def planned_dtype(func: str, dtype: Any) -> np.dtype[Any]:
+def planned_images(func: str, x: Any, shape: tuple[int, ...]) -> Array:
+    """The images of a call of a plan, each of ``shape``; one may come without a batch axis."""
+    images = real_array(func, "x", x)
+    if images.shape[images.ndim - len(shape) :] != shape or images.ndim - len(shape) not in (0, 1):
+        sizes = ", ".join(map(str, shape))
+        raise GeometryError(f"{func}: x must have shape (N, {sizes}) with any N, or ({sizes}), received {images.shape}")
+    return images
+
+
+def _planned_dtype(func: str, dtype: Any) -> np.dtype[Any]:
     """The floating dtype that a plan is made for, in native byte order."""
     try:
         result = np.dtype(dtype)
@@ -253,18 +262,33 @@ def planned_dtype(func: str, dtype: Any) -> np.dtype[Any]:
     return native
 
 
+class Planned(NamedTuple):
+    """What every plan of a convolution settles first."""
+
+    backend: Backend
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    weight: Array
+    geometry: ConvGeometry
+
+
+def planned(func: str, rank: int, x_shape: Any, weight: Any, dtype: Any, backend: Any, **how: Any) -> Planned:
+    """The arguments that all plans share, checked; ``how`` is handed to :func:`conv_geometry`."""
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    shape, result = _planned_shape(func, x_shape), _planned_dtype(func, dtype)
+    array = real_array(func, "weight", weight)
+    return Planned(runs_on, shape, result, array, conv_geometry(func, rank, shape, array.shape, **how))
+
+
 def make_plan(
     rank: int, x_shape: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: Any, layout: Any, dtype: Any, algorithm: Any, activation: Any, workspace_limit: Any,
     batch_invariant: Any, backend: Any,
 ) -> ConvPlan:  # fmt: skip
     func = f"plan_conv{rank}d"
-    runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    shape, result = planned_shape(func, x_shape), planned_dtype(func, dtype)
-    array = real_array(func, "weight", weight)
-    geometry = conv_geometry(
-        func, rank, shape, array.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        padding_mode=padding_mode, layout=layout,
+    runs_on, shape, result, array, geometry = planned(
+        func, rank, x_shape, weight, dtype, backend, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, padding_mode=padding_mode, layout=layout,
     )  # fmt: skip
     check_activation(func, activation)
     if workspace_limit is not None:
