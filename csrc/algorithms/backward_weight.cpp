@@ -4,6 +4,7 @@
 #include "algorithms/backward_weight_job.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
+#include "plan/reduce.hpp"
 #include "runtime/float_mode.hpp"
 
 namespace fastconv {
@@ -203,12 +204,9 @@ ConvProblem flattened(ConvProblem p) {
     return p;
 }
 
-}  // namespace
-
 template <class T>
-void backward_weight(const ConvProblem& given, int64_t batch, const T* dy, const T* x, T* dw, T* db) {
+void run_problem(const ConvProblem& given, int64_t batch, const T* dy, const T* x, T* dw, T* db) {
     const ConvProblem problem = flattened(given);
-    if (problem.out_channels == 0) return;
     if (batch == 0) {
         std::fill_n(dw, problem.weights(), T(0));
         if (db != nullptr) std::fill_n(db, problem.out_channels, T(0));
@@ -226,6 +224,19 @@ void backward_weight(const ConvProblem& given, int64_t batch, const T* dy, const
         backward_weight_lanes(problem, batch, dy, x, dw, db);
     else
         Dense<T>(problem, batch, dy, x).run(dw, db);
+}
+
+}  // namespace
+
+template <class T>
+void backward_weight(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db) {
+    if (problem.out_channels == 0) return;
+    const Reduced r = reduce(problem);
+    if (!r.trimmed) return run_problem(r.problem, batch * r.images, dy, x, dw, db);
+    ScratchFrame frame;
+    T* const kept = frame.take<T>(r.problem.weights());
+    run_problem(r.problem, batch * r.images, dy, x, kept, db);
+    spread_taps(problem, r, sizeof(T) == 4 ? DType::f32 : DType::f64, kept, dw);
 }
 
 template void backward_weight(const ConvProblem&, int64_t, const float*, const float*, float*, float*);

@@ -291,7 +291,7 @@ std::unique_ptr<ConvKernel> make(const ConvProblem& problem) {
 std::string why_not_depthwise(const ConvProblem& p, DType) {
     if (p.group_in() != 1) return "it needs one input channel per group";
     if (p.channels_last && p.group_out() != 1) return "channels last, it needs one output channel per group";
-    if (p.in_size[0] != 1 || p.kernel[0] != 1 || p.out_size[0] != 1) return "it has no depth axis";
+    if (p.has_depth()) return "it has no depth axis";
     if (p.taps() > 512) return "it adds at most 512 terms into one sum";
     return "";
 }

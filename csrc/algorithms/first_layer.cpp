@@ -186,7 +186,7 @@ std::string why_not_first_layer(const ConvProblem& p, DType) {
     if (p.channels_last) return "channels last, the direct form does the same";
     if (p.in_channels < 1 || p.in_channels > kMostChannels) return "it needs one to four input channels";
     if (p.groups != 1) return "it has no groups";
-    if (p.in_size[0] != 1 || p.kernel[0] != 1 || p.out_size[0] != 1) return "it has no depth axis";
+    if (p.has_depth()) return "it has no depth axis";
     if (p.in_channels * p.taps() > kMostTerms) return "it adds at most 512 terms into one sum";
     return "";
 }

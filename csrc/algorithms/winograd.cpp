@@ -304,7 +304,7 @@ std::string why_not(const ConvProblem& p) {
     if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
     if (p.stride[1] != 1 || p.stride[2] != 1) return "Winograd needs stride 1";
     if (p.dilation[1] != 1 || p.dilation[2] != 1) return "Winograd needs dilation 1";
-    if (p.in_size[0] != 1 || p.out_size[0] != 1) return "Winograd needs two-dimensional data";
+    if (p.has_depth()) return "Winograd needs two-dimensional data";
     if (p.groups != 1) return "Winograd needs groups=1";
     if (p.in_channels == 0) return "there are no input channels";
     return "";

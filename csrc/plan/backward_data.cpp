@@ -18,10 +18,19 @@ constexpr size_t kPhaseBytes = 1u << 20;  // of the phases' outputs at a time: 4
 constexpr size_t kKeptFrom = 16u << 10;
 constexpr int64_t kTaskElements = 16384;  // moved by one task
 
+size_t bytes_of(int64_t count, DType dtype) {
+    return static_cast<size_t>(count) * (dtype == DType::f32 ? 4 : 8);
+}
+
 }  // namespace
 
-BackwardData::BackwardData(const ConvProblem& p, DType dtype)
-    : problem_(p), dtype_(dtype), serial_(next_serial()) {
+BackwardData::BackwardData(const ConvProblem& given, DType dtype)
+    : given_(given),
+      reduced_(reduce(given, Reduction::plain)),
+      problem_(reduced_.problem),
+      dtype_(dtype),
+      serial_(next_serial()) {
+    const ConvProblem& p = problem_;
     const auto axis_of = [&](int a, int64_t start) {
         const int64_t s = p.stride[a], d = p.dilation[a], common = std::gcd(s, d);
         PhaseAxis axis{
@@ -154,6 +163,12 @@ void BackwardData::pack_as(const T* weight, char* packed) const {
 }
 
 void BackwardData::pack(const void* weight, void* packed) const {
+    ScratchFrame frame;
+    if (reduced_.trimmed) {
+        void* const kept = frame.take_bytes(bytes_of(problem_.weights(), dtype_));
+        gather_taps(given_, reduced_, dtype_, weight, kept);
+        weight = kept;
+    }
     if (dtype_ == DType::f32)
         pack_as(static_cast<const float*>(weight), static_cast<char*>(packed));
     else
@@ -198,6 +213,7 @@ void BackwardData::run_as(int64_t batch, const T* dy, const char* packed, T* dx)
 
 void BackwardData::run_packed(int64_t batch, const void* dy, const void* packed, void* dx) const {
     if (batch == 0 || problem_.in_channels == 0) return;
+    batch *= reduced_.images;
     if (dtype_ == DType::f32)
         run_as(batch, static_cast<const float*>(dy), static_cast<const char*>(packed),
                static_cast<float*>(dx));
@@ -208,7 +224,7 @@ void BackwardData::run_packed(int64_t batch, const void* dy, const void* packed,
 
 void BackwardData::run(int64_t batch, const void* dy, const void* weight, void* dx) const {
     if (batch == 0 || problem_.in_channels == 0) return;
-    const size_t bytes = static_cast<size_t>(problem_.weights()) * (dtype_ == DType::f32 ? 4 : 8);
+    const size_t bytes = bytes_of(given_.weights(), dtype_);
     if (bytes >= kKeptFrom) {
         const auto packed =
             packed_weights(serial_, packed_bytes_, [&](void* to) { pack(weight, to); }, weight, bytes);

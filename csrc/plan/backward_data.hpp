@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "plan/conv.hpp"
+#include "plan/reduce.hpp"
 
 namespace fastconv {
 
@@ -25,7 +26,7 @@ class BackwardData {
     void run_packed(int64_t batch, const void* dy, const void* packed, void* dx) const;
     // The same from weights in the problem's layout; what pack makes of them is kept (weight_cache.hpp) where that pays.
     void run(int64_t batch, const void* dy, const void* weight, void* dx) const;
-    const ConvProblem& problem() const { return problem_; }
+    const ConvProblem& problem() const { return given_; }
     DType dtype() const { return dtype_; }
 
   private:
@@ -52,7 +53,9 @@ class BackwardData {
     template <class T>
     void interleave(int64_t images, const std::vector<const T*>& parts, T* dx) const;
 
-    ConvProblem problem_;
+    ConvProblem given_;
+    Reduced reduced_;
+    ConvProblem problem_;  // what the given one reduces to
     DType dtype_;
     size_t packed_bytes_ = 0;
     uint64_t serial_;

@@ -81,7 +81,7 @@ std::string Chain::why_alone(size_t step) const {
         return "";
     }
     const ConvProblem& p = s.problem;
-    if (p.in_size[0] != 1 || p.out_size[0] != 1 || p.kernel[0] != 1) return "it has a depth axis";
+    if (p.has_depth()) return "it has a depth axis";
     if (p.mode != PadMode::constant && p.reads_padding(1)) return "its padding copies rows from elsewhere";
     if (!s.kernel->takes_bands()) return std::string(s.algorithm->name) + " does not run on bands";
     if (s.limited) return "its scratch is limited";

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "plan/candidates.hpp"
+#include "plan/reduce.hpp"
 #include "runtime/check.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -36,10 +37,67 @@ size_t ConvKernel::workspace_bytes() const {
 
 void ConvKernel::pack(const void*, void*) const { FASTCONV_DCHECK(packed_bytes() == 0); }
 
+namespace {
+
+using WhyNot = std::string (*)(const ConvProblem&, DType);
+using Predict = double (*)(const ConvProblem&, DType);
+using Make = std::unique_ptr<ConvKernel> (*)(const ConvProblem&, DType);
+
+// The reduction of a problem with which an algorithm is predicted to be fastest, among those that it takes. Rows of another
+// problem are reduced as that one is.
+template <WhyNot why_not, Predict predict>
+struct Best {
+    Reduced reduced;
+    double seconds = 0;
+    bool taken = false;
+
+    Best(const ConvProblem& problem, DType dtype) {
+        Reduction best = Reduction::none;
+        for (const Reduction how : {Reduction::joined, Reduction::plain, Reduction::none}) {
+            const Reduced r = reduce(problem.whole(), how);
+            if (!why_not(r.problem, dtype).empty()) continue;
+            const double each = predict(r.problem, dtype) * static_cast<double>(r.images);
+            if (!taken || each < seconds) {
+                best = how;
+                seconds = each;
+                taken = true;
+            }
+            if (!r.changed()) break;
+        }
+        reduced = reduce(problem, best);
+    }
+};
+
+template <WhyNot why_not, Predict predict>
+std::string why_not_reduced(const ConvProblem& problem, DType dtype) {
+    const Best<why_not, predict> best(problem, dtype);
+    return best.taken && problem.whole_out == 0 ? "" : why_not(best.reduced.problem, dtype);
+}
+
+template <WhyNot why_not, Predict predict>
+double predict_reduced(const ConvProblem& problem, DType dtype) {
+    return Best<why_not, predict>(problem, dtype).seconds;
+}
+
+template <WhyNot why_not, Predict predict, Make make>
+std::unique_ptr<ConvKernel> make_by_reduction(const ConvProblem& problem, DType dtype) {
+    const Reduced reduced = Best<why_not, predict>(problem, dtype).reduced;
+    std::unique_ptr<ConvKernel> kernel = make(reduced.problem, dtype);
+    return reduced.changed() ? make_reduced(problem, reduced, dtype, std::move(kernel)) : std::move(kernel);
+}
+
+}  // namespace
+
 const std::vector<ConvAlgorithm>& conv_algorithms() {
     static const std::vector<ConvAlgorithm> all = {
 #define FASTCONV_ALGORITHM(name, exact, chain, automatic) \
-    {#name, exact, chain, automatic, why_not_##name, predict_##name, make_##name},
+    {#name,                                               \
+     exact,                                               \
+     chain,                                               \
+     automatic,                                           \
+     why_not_reduced<why_not_##name, predict_##name>,     \
+     predict_reduced<why_not_##name, predict_##name>,     \
+     make_by_reduction<why_not_##name, predict_##name, make_##name>},
 #include "plan/algorithms.inc"
 #undef FASTCONV_ALGORITHM
     };

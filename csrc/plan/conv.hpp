@@ -70,7 +70,7 @@ class ConvKernel {
     virtual size_t workspace_bytes() const;
     // A bound for workspace_bytes, kept by smaller blocks and then by fewer threads, where it can be kept. Set before
     // the first run.
-    void limit_workspace(size_t bytes) { limit_ = bytes; }
+    virtual void limit_workspace(size_t bytes) { limit_ = bytes; }
     // Threads that a run uses now.
     int threads() const { return scratch_share().threads; }
 

@@ -36,6 +36,7 @@ struct ConvProblem {
     int64_t group_in() const { return in_channels / groups; }
     int64_t group_out() const { return out_channels / groups; }
     int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+    bool has_depth() const { return in_size[0] != 1 || kernel[0] != 1 || out_size[0] != 1 || pad_lo[0] != 0; }
     int64_t in_pixels() const { return in_size[0] * in_size[1] * in_size[2]; }
     int64_t out_pixels() const { return out_size[0] * out_size[1] * out_size[2]; }
     int64_t weights() const { return out_channels * group_in() * taps(); }
