@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TILES = re.compile(r"pixel_tile<|channel_tile<|Winograd<|run_all<|in_place_square<")
+TILES = re.compile(r"pixel_tile<|channel_tile<|panel_tile<|Winograd<|run_all<|in_place_square<")
 # Loops with more operands than there are registers: vectors that one may store, and may load per 100 multiply-adds.
 ALLOWED = {
     ("avx512", r"in_place_square<\w+, 5, "): (2, 40),  # 25 weights, and the inputs of two tap columns

@@ -1,0 +1,127 @@
+// Panels of pixels against rows of weights; see panel_tile_kernels.hpp.
+//
+// 14 x 2 vectors with 32 registers (28 sums, 2 inputs, 1 weight), 6 x 2 with 16, 9 x 2 on NEON, as the channel tile of
+// microkernel.hpp: here its scalars are weights.
+#pragma once
+
+#include "algorithms/clamp.hpp"
+#include "algorithms/panel_tile_kernels.hpp"
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+constexpr int kPanelRows = kVectorBytes == 64 ? 14 : kRegisters >= 32 ? 9 : 6;
+
+// Every register of the tile, unrolled.
+#define FASTCONV_EACH \
+    _Pragma("GCC unroll 14") for (int r = 0; r < R; r++) _Pragma("GCC unroll 2") for (int j = 0; j < N; j++)
+
+template <class T, int R, int N, bool Copies>
+void panel_tile(const PanelTile<T>& t) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>, B = (R + 2) / 3;
+    V sum[R][N] = {};
+    const T* x = t.x;
+    T* copy = t.copy;
+    const int64_t x_step = Copies ? t.x_step : N * L, w_row = t.w_row, w_step = t.w_step;
+    // Three rows share a pointer, so that the tile needs few address registers.
+    const T* w[B];
+#pragma GCC unroll 5
+    for (int b = 0; b < B; b++) w[b] = t.w + 3 * b * w_row;
+    const auto step = [&]() __attribute__((always_inline)) {
+        V in[N];
+#pragma GCC unroll 2
+        for (int j = 0; j < N; j++) in[j] = load<V>(x + j * L);
+        x += x_step;
+        if (Copies) {
+#pragma GCC unroll 2
+            for (int j = 0; j < N; j++) store(copy + j * L, in[j]);
+            copy += N * L;
+        }
+#pragma GCC unroll 14
+        for (int r = 0; r < R; r++) {
+            const V weight = broadcast<V>(w[r / 3][r % 3 * w_row]);
+#pragma GCC unroll 2
+            for (int j = 0; j < N; j++) sum[r][j] += weight * in[j];
+        }
+#pragma GCC unroll 5
+        for (int b = 0; b < B; b++) w[b] += w_step;
+    };
+    int64_t pairs = t.steps / 2;
+    const auto ask = [&](const Lines<T>& lines) __attribute__((always_inline)) {
+        const T* line = lines.first;
+        int64_t n = lines.count < pairs ? lines.count : pairs;
+        pairs -= n;
+        for (; n > 0; n--, line += lines.step) {
+#pragma GCC unroll 2
+            for (int j = 1; j <= N; j++) prefetch_l2(line + j * L - 1);
+            step();
+            step();
+        }
+    };
+    ask(t.input);
+    ask(t.output);
+    for (; pairs > 0; pairs--) {
+        step();
+        step();
+    }
+    if (t.steps % 2 != 0) step();
+
+    const auto tail = mask<V>(t.pixels - (N - 1) * L);
+    if (t.partial != nullptr) {
+        FASTCONV_EACH sum[r][j] = load<V>(t.partial + r * t.partial_row + j * L) + sum[r][j];
+    }
+    if (t.bias != nullptr) {
+        FASTCONV_EACH sum[r][j] = sum[r][j] + broadcast<V>(t.bias[r]);
+    }
+    if (t.add != nullptr) {
+        FASTCONV_EACH {
+            const T* const add = t.add + r * t.out_row + j * L;
+            sum[r][j] = sum[r][j] + (j == N - 1 ? load<V>(add, tail) : load<V>(add));
+        }
+    }
+    if (t.clamp != Clamp::none) {
+        FASTCONV_EACH sum[r][j] = clamped(sum[r][j], t.clamp);
+    }
+    FASTCONV_EACH {
+        T* const out = t.out + r * t.out_row + j * L;
+        j == N - 1 ? store(out, sum[r][j], tail) : store(out, sum[r][j]);
+    }
+}
+
+#undef FASTCONV_EACH
+
+#define FASTCONV_PANEL_ROW(C, R)                                      \
+    {nullptr, panel_tile<T, (R < kPanelRows ? R : kPanelRows), 1, C>, \
+     panel_tile<T, (R < kPanelRows ? R : kPanelRows), 2, C>}
+#define FASTCONV_PANEL_ROWS(C)  \
+    {{},                        \
+     FASTCONV_PANEL_ROW(C, 1),  \
+     FASTCONV_PANEL_ROW(C, 2),  \
+     FASTCONV_PANEL_ROW(C, 3),  \
+     FASTCONV_PANEL_ROW(C, 4),  \
+     FASTCONV_PANEL_ROW(C, 5),  \
+     FASTCONV_PANEL_ROW(C, 6),  \
+     FASTCONV_PANEL_ROW(C, 7),  \
+     FASTCONV_PANEL_ROW(C, 8),  \
+     FASTCONV_PANEL_ROW(C, 9),  \
+     FASTCONV_PANEL_ROW(C, 10), \
+     FASTCONV_PANEL_ROW(C, 11), \
+     FASTCONV_PANEL_ROW(C, 12), \
+     FASTCONV_PANEL_ROW(C, 13), \
+     FASTCONV_PANEL_ROW(C, 14)}
+
+template <class T>
+constexpr PanelTiles<T> make_panel_tiles() {
+    return {kPanelRows, {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)}};
+}
+
+#undef FASTCONV_PANEL_ROWS
+#undef FASTCONV_PANEL_ROW
+
+}  // namespace
+
+const PanelTileKernels panel_tile_kernels = {make_panel_tiles<float>(), make_panel_tiles<double>()};
+
+FASTCONV_END_ISA

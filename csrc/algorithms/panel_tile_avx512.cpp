@@ -1,0 +1,1 @@
+#include "algorithms/panel_tile.hpp"
