@@ -8,6 +8,7 @@
 #include "algorithms/lanes_input.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
+#include "algorithms/stream.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
 #include "runtime/machine.hpp"
@@ -35,6 +36,7 @@ struct Band {
     int64_t image, depth;
     Range rows, columns;
     BandInput<T> input;
+    T* stage;  // where its outputs wait for being streamed, or null
 };
 
 // Steps of one segment: the micro-kernel asks for inputs and weights ahead once a segment.
@@ -79,7 +81,8 @@ class DirectLanes final : public ConvKernel {
     }
 
     size_t scratch_bytes() const override {
-        return scratch_within(SIZE_MAX) + static_cast<size_t>(panel_size()) * sizeof(T);
+        return scratch_within(SIZE_MAX) +
+               static_cast<size_t>(panel_size() + (may_stream() ? kStage : 0)) * sizeof(T);
     }
     size_t scratch_within(size_t budget) const override {
         const Cut cut = cut_outputs(1, 1, budget);
@@ -121,6 +124,7 @@ class DirectLanes final : public ConvKernel {
     }
     // Channels first: at most so many outputs of a lane block wait in L1 until they are turned into planes.
     static constexpr int64_t kGroup = 128;
+    static constexpr int64_t kStage = kStageBytes / sizeof(T);
     int64_t sums_size() const { return p_.channels_last ? 0 : kGroup * width(); }
     size_t fixed_bytes() const {
         return static_cast<size_t>(sums_size()) * sizeof(T) +
@@ -142,7 +146,9 @@ class DirectLanes final : public ConvKernel {
         // a line are written before it leaves L2: 16 > 96 channels at 112 x 112 took 0.59 ms without and 0.39 ms with it,
         // 64 > 256 at 56 x 56 0.69 and 0.58 (output not aligned to lines; 0.38 to 0.30 and 0.63 to 0.58 where it is).
         const bool light = p_.channels_last && lane_blocks_.size() > 1 && packed_bytes() <= l2_bytes() / 4;
-        const int64_t written = light ? static_cast<int64_t>(l2_bytes() / 8 / sizeof(T)) : INT64_MAX;
+        const int64_t written = streams(batch) ? kStage
+                                : light        ? static_cast<int64_t>(l2_bytes() / 8 / sizeof(T))
+                                               : INT64_MAX;
         const auto blocks = static_cast<int64_t>(lane_blocks_.size());
         Cut cut{height, length, 1, 1, 1};
         const auto set = [&](int64_t row_bands, int64_t column_bands) {
@@ -218,6 +224,24 @@ class DirectLanes final : public ConvKernel {
                                          w * p_.dilation[2] * input.pixel + i * input.channel;
         }
     }
+    // Pixels of the output before a row of the band.
+    int64_t line_of(const Band<T>& band, int64_t row) const {
+        return ((band.image * p_.out_size[0] + band.depth) * p_.out_size[1] + band.rows.begin + row) *
+               p_.out_size[2];
+    }
+    // Channels last and weights that stay in L2 beside a stage.
+    bool may_stream() const {
+        return p_.channels_last && packed_bytes() <= l2_bytes() / 2 && workspace_limit() == SIZE_MAX;
+    }
+    bool streams(int64_t batch) const {
+        const int64_t values = p_.out_channels * p_.out_pixels() + p_.in_channels * p_.in_pixels();
+        return may_stream() && past_caches(batch * values * sizeof(T));
+    }
+    // Bands of pixels that follow each other in the output, with all their channels.
+    bool streams(int64_t batch, const Cut& cut) const {
+        return streams(batch) && cut.channel_chunks == 1 && (p_.out_size[1] == 1 || cut.column_bands == 1) &&
+               cut.rows * cut.columns * p_.out_channels <= kStage;
+    }
     int64_t segments_of_all() const { return p_.taps() * (blocks_ + p_.group_in() / 16); }
 
     void run_task(const ConvArgs& args, const T* packed, const Cut& cut, int64_t task) const {
@@ -243,6 +267,8 @@ class DirectLanes final : public ConvKernel {
                                   band.rows, band.columns, frame.take<T>(input_.size(cut.rows, cut.columns)));
         describe(band.input, offsets, panels);
 
+        const int64_t outputs = band.rows.size() * band.columns.size() * p_.out_channels;
+        band.stage = streams(args.batch, cut) ? frame.take<T>(outputs) : nullptr;
         const RowTiles<T> tiles(band.columns.size());
         // Channels last sums in the output itself and needs no groups.
         const int64_t all = p_.channels_last ? tiles.count : kGroup / micro<T>().channel_rows;
@@ -263,6 +289,10 @@ class DirectLanes final : public ConvKernel {
                               packed == nullptr ? panel : packed + block.packed, sums);
                 }
         }
+        if (band.stage != nullptr)
+            stream(band.stage,
+                   static_cast<T*>(args.out) + (line_of(band, 0) + band.columns.begin) * p_.out_channels,
+                   outputs);
     }
 
     // Outputs of a band that are summed together: rows counted from the band's first, tiles of each row.
@@ -279,8 +309,6 @@ class DirectLanes final : public ConvKernel {
         const int64_t lanes = micro<T>().lanes, k = p_.out_channels;
         const int64_t first = group.row[group.tiles.begin].begin,
                       columns = group.row[group.tiles.end - 1].end - first;
-        const int64_t line =
-            ((band.image * p_.out_size[0] + band.depth) * p_.out_size[1] + band.rows.begin) * p_.out_size[2];
         const int64_t block_size = p_.group_in() * p_.taps() * block.vectors * lanes;
         ChannelTile<T> call;
         call.x_row = band.input.tile > 0 ? 1 : p_.stride[2] * band.input.pixel;
@@ -323,10 +351,12 @@ class DirectLanes final : public ConvKernel {
                             continue;
                         }
                         const int64_t at =
-                            (line + row * p_.out_size[2] + band.columns.begin + pixels.begin) * k +
-                            block.first;
+                            (line_of(band, row) + band.columns.begin + pixels.begin) * k + block.first;
                         call.out_row = k;
-                        call.out = static_cast<T*>(args.out) + at;
+                        call.out =
+                            band.stage == nullptr
+                                ? static_cast<T*>(args.out) + at
+                                : band.stage + (row * band.columns.size() + pixels.begin) * k + block.first;
                         call.add =
                             last && args.add != nullptr ? static_cast<const T*>(args.add) + at : nullptr;
                         micro<T>().channels[pixels.size()][block.vectors](call);

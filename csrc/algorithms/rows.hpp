@@ -7,6 +7,10 @@
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 FASTCONV_BEGIN_ISA
 namespace {
 
@@ -23,6 +27,36 @@ FASTCONV_INLINE void copy_even(const T* FASTCONV_RESTRICT from, T* FASTCONV_REST
     const V v =
         even_lanes(load<V>(from + 2 * j, mask<V>(left)), load<V>(from + 2 * j + L, mask<V>(left - L)));
     store(to + j, v, mask<V>(n - j));
+}
+
+// Past the caches, where the instruction set has it; p is a multiple of the vector's size.
+template <class V>
+FASTCONV_INLINE void stream(scalar_of<V>* p, V v) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+    store(p, v);
+#endif
+}
+
+// Lines of `to` that are written whole go past the caches.
+template <class T>
+void stream_row(const T* from, T* to, int64_t n) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const int64_t misfit = static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) % sizeof(V) / sizeof(T));
+    int64_t j = misfit == 0 || L - misfit > n ? 0 : L - misfit;
+    if (j > 0) store(to, load<V>(from, mask<V>(j)), mask<V>(j));
+    for (; j + 4 * L <= n; j += 4 * L) {
+        const V a = load<V>(from + j), b = load<V>(from + j + L), c = load<V>(from + j + 2 * L),
+                d = load<V>(from + j + 3 * L);
+        stream(to + j, a), stream(to + j + L, b), stream(to + j + 2 * L, c), stream(to + j + 3 * L, d);
+    }
+    for (; j < n; j += L) store(to + j, load<V>(from + j, mask<V>(n - j)), mask<V>(n - j));
 }
 
 template <class T>
@@ -224,7 +258,8 @@ void planes(const T* tile, int64_t tile_row, int64_t pixels, int64_t channels, c
 
 template <class T>
 constexpr Rows<T> make_rows() {
-    return {pack_row<T>, copy_rows<T>, split_tiles<T>, finish<T>, planes<T>, pack_panel<T>, activate<T>};
+    return {pack_row<T>, copy_rows<T>,  split_tiles<T>, finish<T>,
+            planes<T>,   pack_panel<T>, stream_row<T>,  activate<T>};
 }
 
 }  // namespace

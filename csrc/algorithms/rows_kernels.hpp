@@ -38,6 +38,9 @@ struct Rows {
     // whole vector.
     void (*panel)(const T* weight, int64_t row, int64_t count, int64_t channels, int64_t taps, T* to,
                   int64_t to_row);
+    // to[j] = from[j] for j < n, past the caches: whole lines of `to` are written without being read. The caller calls
+    // stream_fence() before another thread may read them.
+    void (*stream)(const T* from, T* to, int64_t n);
     // The activation in place over rows of n values.
     void (*activate)(Activation activation, T* x, int64_t rows, int64_t row, int64_t n);
 };
