@@ -156,7 +156,7 @@ struct Tiled {
         job.tiles_x = tiles_x;
         job.rows = rows.data();
         job.cols = cols.data();
-        const WinogradKernels<T>& inputs = winograd_kernels_of<T>(kTile);
+        const WinogradKernels<T>& inputs = winograd_kernels_of<T>({3, 1, kTile + 2});
         const int64_t largest = ceil_div(tiles, chunks), block_stride = largest * L;
         ScratchFrame frame;
         T* const all = frame.take<T>(copies * sums.size());

@@ -1,11 +1,11 @@
-// The numbers of minimal filtering F(m, r) for tiles of t = m + r - 1 inputs along one axis, t = 4 to 8.
+// The numbers of minimal filtering F(m, r) for tiles of t = m + r - 1 inputs along one axis, t = 3 to 8.
 //
-// The points belong to the tile: t - 1 finite ones and infinity. 4: 0, +-1. 5: 0, 1/2, -1, 2. 6: 0, +-2/3, +-3/2, whose
+// The points belong to the tile: t - 1 finite ones and infinity. 3: 0, 1. 4: 0, +-1. 5: 0, 1/2, -1, 2. 6: 0, +-2/3, +-3/2, whose
 // error is three to four times below that of the usual 0, +-1, +-2 at the same cost (reciprocal pairs make the constant term
-// one). 7: 0, +-1, +-2, 1/2. 8: 0, +-1, +-2, +-1/2, the best of 286 symmetric sets. Errors of one tile in both axes with 64 channels of random numbers, as
-// the largest share of the sum of absolute products, in roundings of 6e-8: 1.4 for F(3, 2), 3.2 for F(3, 3) (12 with 0, +-1, 2),
-// 3.2 for F(4, 3), 2.9 for F(3, 4), 1.5 for F(2, 5), 13 for F(4, 4), 16 for F(4, 5). [Lavin & Gray, arXiv:1509.09308; Toom-Cook
-// as in Blahut, Fast Algorithms for Signal Processing, ch. 5]
+// one). 7: 0, +-1, +-2, 1/2. 8: 0, +-1, +-2, +-1/2, the best of 286 symmetric sets. Errors of one tile in both axes with 64
+// channels of random numbers, as the largest share of the sum of absolute products, in roundings of 6e-8: 1.4 for F(3, 2), 3.2
+// for F(3, 3) (12 with 0, +-1, 2), 3.2 for F(4, 3), 2.9 for F(3, 4), 1.5 for F(2, 5), 13 for F(4, 4), 16 for F(4, 5). [Lavin &
+// Gray, arXiv:1509.09308; Toom-Cook as in Blahut, Fast Algorithms for Signal Processing, ch. 5]
 //
 // With M(x) = prod (x - p_j), N_j = prod_{l != j} (p_j - p_l):
 //   G[j] = (1, p_j, ..., p_j^(r-1)) / N_j, and (0, ..., 0, 1) for infinity    weights, r -> t
@@ -20,6 +20,11 @@ constexpr int kLongestTile = 8;
 template <int Tile>
 struct ToomCookPoints;  // finite points; pairs +-p stand first, after 0
 
+template <>
+struct ToomCookPoints<3> {
+    static constexpr double at[2] = {0, 1};
+    static constexpr int pairs = 0;
+};
 template <>
 struct ToomCookPoints<4> {
     static constexpr double at[3] = {0, 1, -1};
@@ -87,18 +92,15 @@ struct ToomCook {
 template <int Tile>
 inline constexpr ToomCook<Tile> kToomCook{};
 
-// G and A of one F(m, r) as numbers known when a kernel is compiled.
+// G of one F(m, r) as numbers known when a kernel is compiled.
 template <int M, int R>
 struct FilterMatrices {
     static constexpr int kSize = M + R - 1;
     double g[kSize][R] = {};
-    double a[M][kSize] = {};
 
     constexpr FilterMatrices() {
-        for (int j = 0; j < kSize; j++) {
+        for (int j = 0; j < kSize; j++)
             for (int i = 0; i < R; i++) g[j][i] = kToomCook<kSize>.weight(j, i, R);
-            for (int i = 0; i < M; i++) a[i][j] = kToomCook<kSize>.output(i, j, M);
-        }
     }
 };
 

@@ -32,21 +32,22 @@ struct Blocks {
 template <class T>
 class Winograd final : public ConvKernel {
   public:
-    Winograd(const ConvProblem& p, int m)
+    Winograd(const ConvProblem& p, const WinogradScheme& scheme)
         : p_(p),
-          m_(m),
-          positions_(int64_t{m + 2} * (m + 2)),
+          scheme_(scheme),
+          planes_(scheme.planes()),
+          taps_(p.taps()),
           lanes_(micro<T>().lanes),
           width_(kPanelVectors * lanes_),
-          tiles_y_(ceil_div(p.out_size[1], m)),
-          tiles_x_(ceil_div(p.out_size[2], m)),
+          tiles_y_(ceil_div(p.out_size[1], scheme.outputs())),
+          tiles_x_(ceil_div(p.out_size[2], scheme.outputs())),
           blocks_(ceil_div(p.in_channels, lanes_)),
           panels_(ceil_div(p.out_channels, width_)),
-          panel_size_(positions_ * blocks_ * lanes_ * width_) {
+          panel_size_(planes_ * blocks_ * lanes_ * width_) {
         // What lies beyond the last output reads zeros.
         const auto map = [&](int axis, int64_t tiles) {
-            std::vector<int32_t> to(static_cast<size_t>(tiles * m + 2), -1);
-            for (int64_t i = 0; i < p.out_size[axis] + 2; i++)
+            std::vector<int32_t> to(static_cast<size_t>((tiles - 1) * scheme.step() + scheme.patch()), -1);
+            for (int64_t i = 0; i < (p.out_size[axis] - 1) * scheme.stride + scheme.kernel; i++)
                 to[static_cast<size_t>(i)] =
                     static_cast<int32_t>(axis_source(p.mode, p.in_size[axis], i - p.pad_lo[axis]));
             return to;
@@ -55,7 +56,7 @@ class Winograd final : public ConvKernel {
         cols_ = map(2, tiles_x_);
     }
 
-    // [panel][position][channel][lane], then the weights as they are, [tap][channel][K].
+    // [panel][plane][channel][lane], then the weights as they are, [tap][channel][K].
     size_t packed_bytes() const override {
         return static_cast<size_t>(panels_ * panel_size_ + plain_size()) * sizeof(T);
     }
@@ -65,7 +66,7 @@ class Winograd final : public ConvKernel {
         const T* const source = static_cast<const T*>(weight);
         T* const to = static_cast<T*>(packed);
         const int64_t c = p_.in_channels, k = p_.out_channels, row = panels_ * width_;
-        const int64_t k_step = p_.channels_last ? 1 : c * 9, c_step = p_.channels_last ? k : 9;
+        const int64_t k_step = p_.channels_last ? 1 : c * taps_, c_step = p_.channels_last ? k : taps_;
         const int64_t tap_step = p_.channels_last ? c * k : 1;
         T* const plain = to + panels_ * panel_size_;
         parallel_for(panels_, [&](int64_t panel) {
@@ -79,7 +80,7 @@ class Winograd final : public ConvKernel {
                     kernels().weight(source + first * k_step, k_step, c_step, tap_step, c, count,
                                      begin + v * lanes_, vectors * lanes_,
                                      blocks_ * lanes_ * vectors * lanes_);
-                for (int64_t tap = 0; tap < 9; tap++)
+                for (int64_t tap = 0; tap < taps_; tap++)
                     for (int64_t i = 0; i < c; i++)
                         for (int64_t j = 0; j < lanes_; j++)
                             plain[(tap * c + i) * row + first + j] =
@@ -105,7 +106,7 @@ class Winograd final : public ConvKernel {
         return most;
     }
     bool takes_bands() const override { return true; }
-    int64_t band_step() const override { return m_; }
+    int64_t band_step() const override { return scheme_.outputs(); }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
@@ -179,16 +180,19 @@ class Winograd final : public ConvKernel {
                      lane_cycle = 4.0 * lanes_ / peak;  // one vector FMA on each of two units
         const double tiles = static_cast<double>(tiles_y_ * tiles_x_), c = static_cast<double>(blocks_);
         const double k = static_cast<double>(ceil_div(p_.out_channels, lanes_)),
-                     p = static_cast<double>(positions_);
-        const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (0.85 * peak);
-        const double transforms = tiles * lane_cycle * p * (13.0 * c + 13.0 * k);
+                     p = static_cast<double>(planes_), q = scheme_.positions();
+        // Of stride 2, weights of many small products came at 7 to 12 GB/s.
+        const double rate = scheme_.stride == 1 ? 0.85 : 0.75,
+                     bandwidth = scheme_.stride == 1 ? 20.5e9 : 12e9;
+        const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (rate * peak);
+        const double transforms = tiles * lane_cycle * 13.0 * (p * c + q * k);
         const double weights = static_cast<double>(panels_ * panel_size_) * sizeof(T);
         // Half of the shorter of the two is hidden behind the longer.
         const auto time = [&](int64_t batch) {
             const double passes =
                 static_cast<double>(cut(batch, {1, SIZE_MAX}).count) / static_cast<double>(batch);
             const double stream =
-                weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 20.5e9 : 0;
+                weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / bandwidth : 0;
             const double work = multiply + transforms;
             return std::max(work, stream) + 0.5 * std::min(work, stream);
         };
@@ -196,12 +200,12 @@ class Winograd final : public ConvKernel {
     }
 
   private:
-    const WinogradKernels<T>& kernels() const { return winograd_kernels_of<T>(m_); }
-    int64_t plain_size() const { return 9 * p_.in_channels * panels_ * width_; }
+    const WinogradKernels<T>& kernels() const { return winograd_kernels_of<T>(scheme_); }
+    int64_t plain_size() const { return taps_ * p_.in_channels * panels_ * width_; }
     static constexpr int64_t kLine =
         64 / static_cast<int64_t>(sizeof(T));  // keeps positions out of step in the cache
-    int64_t tiles_size(int64_t tiles) const { return positions_ * (tiles * blocks_ * lanes_ + kLine); }
-    int64_t products_size(int64_t tiles) const { return positions_ * (tiles * width_ + kLine); }
+    int64_t tiles_size(int64_t tiles) const { return planes_ * (tiles * blocks_ * lanes_ + kLine); }
+    int64_t products_size(int64_t tiles) const { return scheme_.positions() * (tiles * width_ + kLine); }
     WinogradTiles<T> lay_out(T* values, int64_t tiles) const {
         return {values, tiles * blocks_ * lanes_ + kLine, tiles * lanes_};
     }
@@ -210,7 +214,8 @@ class Winograd final : public ConvKernel {
         return p_.out_channels - panel * width_ > lanes_ ? kPanelVectors : 1;
     }
 
-    static constexpr size_t offsets_bytes() { return static_cast<size_t>(kChain) * sizeof(int64_t); }
+    int64_t most_segments() const { return int64_t{scheme_.stride} * scheme_.stride * blocks_; }
+    size_t offsets_bytes() const { return static_cast<size_t>(most_segments()) * sizeof(int64_t); }
     // Two threads are faster when each transforms all tiles itself than when they fetch half of them from each other's
     // cache: 256 channels at 14x14 0.40 -> 0.36 ms. More of them would repeat too much.
     bool each_transforms(int threads) const { return threads == 2 && panels_ >= 4 && panels_ % 2 == 0; }
@@ -227,15 +232,17 @@ class Winograd final : public ConvKernel {
     // six tenths of L2 and multiples of 14 tiles, 384 at 13x13 220 -> 309. Where scratch is bounded, fewer rows than the
     // micro-kernel's may have to do.
     int64_t most_tiles(size_t bound) const {
-        const int64_t rows = micro<T>().channel_rows, each = positions_ * (blocks_ * lanes_ + width_);
+        const int64_t rows = micro<T>().channel_rows,
+                      each = planes_ * blocks_ * lanes_ + scheme_.positions() * width_;
         const auto budget = static_cast<int64_t>(l2_bytes() / sizeof(T));
-        const int64_t fitting = std::max<int64_t>(0, budget - 2 * blocks_ * lanes_ * width_) / each;
+        const int64_t fitting = std::max<int64_t>(0, budget - 2 * most_segments() * lanes_ * width_) / each;
         int64_t most = std::clamp<int64_t>(fitting, 2 * rows, 8 * rows);
         // An image that is little more than a block is one, so that its weights are streamed once.
         const int64_t image = tiles_y_ * tiles_x_;
         if (image > most && image <= most + rows / 2) most = image;
         if (bound == SIZE_MAX) return most;
-        const int64_t fixed = 2 * positions_ * kLine * static_cast<int64_t>(sizeof(T)) + offsets_bytes();
+        const int64_t fixed =
+            (planes_ + scheme_.positions()) * kLine * static_cast<int64_t>(sizeof(T)) + offsets_bytes();
         const int64_t left = std::max<int64_t>(0, static_cast<int64_t>(bound) - fixed);
         return std::clamp<int64_t>(left / (each * static_cast<int64_t>(sizeof(T))), 1, most);
     }
@@ -260,31 +267,36 @@ class Winograd final : public ConvKernel {
         const int64_t width = vectors * lanes_, stride = count * width + kLine,
                       tiles = ceil_div(count, kernel.channel_rows);
         ScratchFrame frame;
-        const int64_t chain = std::min(kChain / lanes_, blocks_);
-        int64_t* const offsets = frame.take<int64_t>(chain);
-        for (int64_t b = 0; b < chain; b++) offsets[b] = b * v.block_stride;
+        const int64_t most = most_segments(), longest = kChain / lanes_;
+        int64_t* const offsets = frame.take<int64_t>(most);
+        for (int64_t i = 0; i < most; i++)
+            offsets[i] = i / blocks_ * v.plane_stride + i % blocks_ * v.block_stride;
         // The next position's weights come into L2 meanwhile, evenly over all row groups, unless all of them
         // stay there: with the micro-kernel's own prefetches 512 channels at 28x28 take 13.4 instead of 19.5
         // ms, 256 at 14x14 0.79 instead of 0.93 and, 16 images, 14.3 instead of 18.
         const bool streams = static_cast<size_t>(panels_ * panel_size_) * sizeof(T) > l2_bytes() / 2;
         ChannelTile<T> call;
         call.x_row = lanes_;
-        call.offsets = offsets;
         call.length = lanes_;
         call.out_row = call.channels = width;
-        for (int64_t p = 0; p < positions_; p++) {
-            const T* const w = packed + panel * panel_size_ + p * blocks_ * lanes_ * width;
+        for (int64_t p = 0; p < scheme_.positions(); p++) {
+            const int i = static_cast<int>(p) / scheme_.tile, j = static_cast<int>(p) % scheme_.tile;
+            const int64_t plane = scheme_.plane(i, j),
+                          segments = blocks_ * scheme_.phases(i) * scheme_.phases(j),
+                          chain = std::min(longest, segments);
+            const T* const w = packed + panel * panel_size_ + plane * blocks_ * lanes_ * width;
             for (int64_t t = 0; t < tiles; t++) {
                 const Range rows = part_of(count, tiles, t);
                 call.out = products + p * stride + rows.begin * width;
-                for (int64_t b = 0; b < blocks_; b += chain) {
-                    call.x = v.values + p * v.position_stride + b * v.block_stride + rows.begin * lanes_;
-                    call.segments = std::min(chain, blocks_ - b);
+                call.x = v.values + plane * v.plane_stride + rows.begin * lanes_;
+                for (int64_t b = 0; b < segments; b += chain) {
+                    call.offsets = offsets + b;
+                    call.segments = std::min(chain, segments - b);
                     call.w = w + b * lanes_ * width;
                     call.accumulate = b > 0;
                     if (streams) {
                         const Range next = part_of(call.segments * lanes_ * width / kLine, tiles, t);
-                        call.ahead = w + (blocks_ + b) * lanes_ * width + next.begin * kLine;
+                        call.ahead = w + (segments + b) * lanes_ * width + next.begin * kLine;
                         call.ahead_lines = ceil_div(next.size(), call.segments);
                     }
                     kernel.channels[rows.size()][vectors](call);
@@ -295,14 +307,15 @@ class Winograd final : public ConvKernel {
     }
 
     ConvProblem p_;
-    int m_;
-    int64_t positions_, lanes_, width_, tiles_y_, tiles_x_, blocks_, panels_, panel_size_;
+    WinogradScheme scheme_;
+    int64_t planes_, taps_, lanes_, width_, tiles_y_, tiles_x_, blocks_, panels_, panel_size_;
     std::vector<int32_t> rows_, cols_;
 };
 
-std::string why_not(const ConvProblem& p) {
-    if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
-    if (p.stride[1] != 1 || p.stride[2] != 1) return "Winograd needs stride 1";
+// Of a square kernel with this stride along both axes; empty where it can be done.
+std::string why_not(const ConvProblem& p, int64_t stride) {
+    if (p.stride[1] != stride || p.stride[2] != stride)
+        return stride == 1 ? "Winograd needs stride 1" : "this needs stride 2 in height and width";
     if (p.dilation[1] != 1 || p.dilation[2] != 1) return "Winograd needs dilation 1";
     if (p.has_depth()) return "Winograd needs two-dimensional data";
     if (p.groups != 1) return "Winograd needs groups=1";
@@ -310,25 +323,61 @@ std::string why_not(const ConvProblem& p) {
     return "";
 }
 
-double predict(const ConvProblem& p, DType dtype, int m) {
-    return dtype == DType::f32 ? Winograd<float>(p, m).predict(dtype) : Winograd<double>(p, m).predict(dtype);
+std::string why_not_3x3(const ConvProblem& p) {
+    if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
+    return why_not(p, 1);
 }
 
-std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, int m) {
-    if (dtype == DType::f32) return std::make_unique<Winograd<float>>(p, m);
-    return std::make_unique<Winograd<double>>(p, m);
+double predict(const ConvProblem& p, DType dtype, const WinogradScheme& scheme) {
+    return dtype == DType::f32 ? Winograd<float>(p, scheme).predict(dtype)
+                               : Winograd<double>(p, scheme).predict(dtype);
+}
+
+std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, const WinogradScheme& scheme) {
+    if (dtype == DType::f32) return std::make_unique<Winograd<float>>(p, scheme);
+    return std::make_unique<Winograd<double>>(p, scheme);
+}
+
+// The best of the schemes of stride 2 for this kernel, null where there is none.
+const WinogradScheme* best_strided(const ConvProblem& p, DType dtype) {
+    const WinogradScheme* best = nullptr;
+    double least = 0;
+    for (const WinogradScheme& scheme : kWinogradSchemes) {
+        if (scheme.stride != 2 || p.kernel[0] != 1 || p.kernel[1] != scheme.kernel ||
+            p.kernel[2] != scheme.kernel)
+            continue;
+        const double seconds = predict(p, dtype, scheme);
+        if (best == nullptr || seconds < least) {
+            least = seconds;
+            best = &scheme;
+        }
+    }
+    return best;
 }
 
 }  // namespace
 
-std::string why_not_winograd_2x3(const ConvProblem& p, DType) { return why_not(p); }
-std::string why_not_winograd_4x3(const ConvProblem& p, DType) { return why_not(p); }
-std::string why_not_winograd_6x3(const ConvProblem& p, DType) { return why_not(p); }
-double predict_winograd_2x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 2); }
-double predict_winograd_4x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 4); }
-double predict_winograd_6x3(const ConvProblem& p, DType dtype) { return predict(p, dtype, 6); }
-std::unique_ptr<ConvKernel> make_winograd_2x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 2); }
-std::unique_ptr<ConvKernel> make_winograd_4x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 4); }
-std::unique_ptr<ConvKernel> make_winograd_6x3(const ConvProblem& p, DType dtype) { return make(p, dtype, 6); }
+#define FASTCONV_3X3(name, tile)                                                                         \
+    std::string why_not_##name(const ConvProblem& p, DType) { return why_not_3x3(p); }                   \
+    double predict_##name(const ConvProblem& p, DType dtype) { return predict(p, dtype, {3, 1, tile}); } \
+    std::unique_ptr<ConvKernel> make_##name(const ConvProblem& p, DType dtype) {                         \
+        return make(p, dtype, {3, 1, tile});                                                             \
+    }
+FASTCONV_3X3(winograd_2x3, 4)
+FASTCONV_3X3(winograd_4x3, 6)
+FASTCONV_3X3(winograd_6x3, 8)
+#undef FASTCONV_3X3
+
+std::string why_not_winograd_stride2(const ConvProblem& p, DType) {
+    const bool square = p.kernel[0] == 1 && p.kernel[1] == p.kernel[2];
+    if (!square || p.kernel[1] < 3 || p.kernel[1] > 7) return "this needs a square kernel of 3x3 to 7x7";
+    return why_not(p, 2);
+}
+double predict_winograd_stride2(const ConvProblem& p, DType dtype) {
+    return predict(p, dtype, *best_strided(p, dtype));
+}
+std::unique_ptr<ConvKernel> make_winograd_stride2(const ConvProblem& p, DType dtype) {
+    return make(p, dtype, *best_strided(p, dtype));
+}
 
 }  // namespace fastconv

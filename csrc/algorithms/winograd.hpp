@@ -1,9 +1,17 @@
-// Winograd's minimal filtering F(m x m, 3 x 3), m = 2, 4, 6, for 3 x 3 kernels of stride 1. [Lavin & Gray, arXiv:1509.09308]
+// Winograd's minimal filtering F(m x m, r x r) for small square kernels, of stride 1 and 2. [Lavin & Gray, arXiv:1509.09308]
 //
-// A tile of m x m outputs needs (m + 2) x (m + 2) inputs. Both the inputs and the weights are transformed, B^T d B and G g G^T; then
-// each of the (m + 2)^2 positions is a small matrix product over the channels (the micro-kernel), and A^T (.) A gives the outputs:
-// 2.25, 4 or 5.06 times fewer multiplications than direct. Lanes are channels in both transforms; channels-first images are
-// transposed in registers while a strip of rows is copied, zero-padded, into L1.
+// A tile of m x m outputs needs (m + r - 1)^2 inputs. Both the inputs and the weights are transformed, B^T d B and G g G^T; then
+// each of these positions is a small matrix product over the channels (the micro-kernel), and A^T (.) A gives the outputs:
+// for 3 x 3 kernels and m = 2, 4, 6 2.25, 4 or 5.06 times fewer multiplications than direct. Lanes are channels in both
+// transforms; channels-first images are transposed in registers while a strip of rows is copied, zero-padded, into L1.
+//
+// Stride 2: even and odd rows and columns are four images of their own, and so are the taps four kernels of stride 1, of 2 x 2,
+// 2 x 1, 1 x 2 and 1 x 1 taps for 3 x 3. All four run on tiles of one size, so that their products add up at each position as
+// if they were more channels, and the way back is one. A phase with a tap less has a zero weight at the point infinity and
+// leaves that position out: for 3 x 3, F(2, 2) and F(2, 1) take 25 multiplications for 4 outputs, direct 36, and an input is
+// transformed by hardly more than a subtraction; 4 x 4 takes 64 for 9 outputs (direct 144), 5 x 5 49 for 4 or 121 for 16 (100,
+// 400), 6 x 6 144 for 16 (576), 7 x 7 121 for 9 (441). GFLOP/s on one thread, direct beside it: 3 x 3 128 channels at 56 x 56
+// 136 > 179 (channels last 152 > 182), 4 x 4 64 > 128 at 32 x 32 126 > 223, 5 x 5 64 > 96 at 56 x 56 133 > 279.
 //
 // F(4, 3) transforms one row in 12 operations, since the points come in pairs +-p (toom_cook.hpp).
 // An inf or NaN smears over its whole tile, and values near 1e37 overflow: a tile whose outputs are not all finite is
@@ -12,7 +20,7 @@
 
 #include "algorithms/clamp.hpp"
 #include "algorithms/plane_strip.hpp"
-#include "algorithms/toom_cook.hpp"
+#include "algorithms/toom_cook_lines.hpp"
 #include "algorithms/winograd_kernels.hpp"
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
@@ -20,11 +28,11 @@
 FASTCONV_BEGIN_ISA
 namespace {
 
-// out[0..m+1] = B^T in[0..m+1], at distances in_step and out_step.
-template <int M, class V>
-FASTCONV_INLINE void transform_input_line(const V (&d)[M + 2], V (&r)[M + 2]) {
+// One line of a patch, B^T d phase by phase.
+template <int Stride, int Tile, int S, class V>
+FASTCONV_INLINE void transform_input_line(const V (&d)[S], V (&r)[S]) {
     using T = scalar_of<V>;
-    if constexpr (M == 4) {
+    if constexpr (Stride == 1 && Tile == 6) {
         constexpr double a = ToomCookPoints<6>::at[1], b = ToomCookPoints<6>::at[3];
         const T aa = T(a * a), bb = T(b * b), both = T(a * a + b * b);
         const V even_a = d[4] - bb * d[2], odd_a = d[3] - bb * d[1];
@@ -36,21 +44,24 @@ FASTCONV_INLINE void transform_input_line(const V (&d)[M + 2], V (&r)[M + 2]) {
         r[4] = even_b - T(b) * odd_b;
         r[5] = d[1] - both * d[3] + d[5];
     } else {
+#pragma GCC unroll 2
+        for (int phase = 0; phase < Stride; phase++) {
+            V part[Tile], turned[Tile];
 #pragma GCC unroll 8
-        for (int i = 0; i < M + 2; i++) {
-            V sum{};
+            for (int i = 0; i < Tile; i++)
+                part[i] = phase + Stride * i < S ? d[phase + Stride * i < S ? phase + Stride * i : 0] : V{};
+            line_input<Tile, V>(part, turned);
 #pragma GCC unroll 8
-            for (int j = 0; j < M + 2; j++)
-                if (kToomCook<M + 2>.b[i][j] != 0) sum += T(kToomCook<M + 2>.b[i][j]) * d[j];
-            r[i] = sum;
+            for (int i = 0; i < Tile; i++)
+                if (phase + Stride * i < S) r[phase + Stride * i] = turned[i];
         }
     }
 }
 
-template <int M, class V>
-FASTCONV_INLINE void transform_output_line(const V (&d)[M + 2], V (&r)[M]) {
+template <int Tile, int M, class V>
+FASTCONV_INLINE void transform_output_line(const V (&d)[Tile], V (&r)[M]) {
     using T = scalar_of<V>;
-    if constexpr (M == 4) {
+    if constexpr (Tile == 6 && M == 4) {
         constexpr double a = ToomCookPoints<6>::at[1], b = ToomCookPoints<6>::at[3];
         const V sum_a = d[1] + d[2], sum_b = d[3] + d[4], diff_a = d[1] - d[2], diff_b = d[3] - d[4];
         r[0] = d[0] + sum_a + sum_b;
@@ -58,39 +69,7 @@ FASTCONV_INLINE void transform_output_line(const V (&d)[M + 2], V (&r)[M]) {
         r[2] = T(a * a) * sum_a + T(b * b) * sum_b;
         r[3] = T(a * a * a) * diff_a + T(b * b * b) * diff_b + d[5];
     } else {
-#pragma GCC unroll 6
-        for (int i = 0; i < M; i++) {
-            V sum{};
-#pragma GCC unroll 8
-            for (int j = 0; j < M + 2; j++)
-                if (kFilter<M, 3>.a[i][j] != 0) sum += T(kFilter<M, 3>.a[i][j]) * d[j];
-            r[i] = sum;
-        }
-    }
-}
-
-// One tile of one block of channels, from `source` with its channels contiguous.
-template <int M, class T>
-FASTCONV_INLINE void transform_input_tile(const T* source, int64_t row, int64_t pixel, T* out,
-                                          int64_t position_stride) {
-    using V = vec<T, kLanes<T>>;
-    constexpr int S = M + 2;
-    V half[S][S];
-#pragma GCC unroll 1
-    for (int j = 0; j < S; j++) {
-        V d[S], r[S];
-#pragma GCC unroll 8
-        for (int i = 0; i < S; i++) d[i] = load<V>(source + i * row + j * pixel);
-        transform_input_line<M, V>(d, r);
-#pragma GCC unroll 8
-        for (int i = 0; i < S; i++) half[i][j] = r[i];
-    }
-#pragma GCC unroll 1
-    for (int i = 0; i < S; i++) {
-        V r[S];
-        transform_input_line<M, V>(half[i], r);
-#pragma GCC unroll 8
-        for (int j = 0; j < S; j++) store(out + (i * S + j) * position_stride, r[j]);
+        line_output<Tile, M, V>(d, r);
     }
 }
 
@@ -107,25 +86,56 @@ FASTCONV_INLINE Strip strip_at(int64_t tile, int64_t end, int64_t tiles_y, int64
     return {row / tiles_y, row % tiles_y, tx, count};
 }
 
-constexpr int64_t kStripTiles = 16;  // so that a strip of 6 x 66 pixels of 16 channels (25 KB) stays in L1
-
-template <int M, class T>
+template <int Kernel, int Stride, int Tile, class T>
 struct Winograd {
     using V = vec<T, kLanes<T>>;
     static constexpr int L = kLanes<T>;
-    static constexpr int S = M + 2;
-    static constexpr int64_t kStripColumns = kStripTiles * M + 2;
+    static constexpr WinogradScheme kScheme{Kernel, Stride, Tile};
+    static constexpr int M = kScheme.outputs();
+    static constexpr int S = kScheme.patch();
+    static constexpr int kStep = kScheme.step();
+    // So that a strip of 6 x 66 pixels of 16 channels (25 KB) stays in L1.
+    static constexpr int64_t kStripTiles = Stride == 1 ? 16 : 64 / kStep;
+    static constexpr int64_t kStripColumns = kStripTiles * kStep + S - kStep;
     static constexpr int64_t kPaddedColumns = (kStripColumns + L - 1) / L * L;
+
+    // One tile of one block of channels, from `source` with its channels contiguous.
+    static FASTCONV_INLINE void input_tile(const T* source, int64_t row, int64_t pixel, T* out,
+                                           int64_t plane_stride) {
+        V half[S][S];
+#pragma GCC unroll 1
+        for (int j = 0; j < S; j++) {
+            V d[S], r[S];
+#pragma GCC unroll 12
+            for (int i = 0; i < S; i++) d[i] = load<V>(source + i * row + j * pixel);
+            transform_input_line<Stride, Tile, S, V>(d, r);
+#pragma GCC unroll 12
+            for (int i = 0; i < S; i++) half[i][j] = r[i];
+        }
+#pragma GCC unroll 1
+        for (int i = 0; i < S; i++) {
+            V r[S];
+            transform_input_line<Stride, Tile, S, V>(half[i], r);
+            const int phases = i < S - S % Stride ? Stride : S % Stride;
+            T* const to = out + (i / Stride * Stride * S) * plane_stride;
+#pragma GCC unroll 12
+            for (int j = 0; j < S; j++) {
+                const int before = phases * (j / Stride * Stride),
+                          here = j < S - S % Stride ? Stride : S % Stride;
+                store(to + (before + i % Stride * here + j % Stride) * plane_stride, r[j]);
+            }
+        }
+    }
 
     // Copies the inputs of a strip as [row][column][lane], zero where the image has none.
     static void gather(const WinogradJob<T>& job, const Strip& strip, int64_t channel, T* out) {
         const int64_t left = job.channels - channel;
         const auto valid = mask<V>(left);
-        const int64_t columns = strip.count * M + 2;
-        const int32_t* const cols = job.cols + strip.tx * M;
+        const int64_t columns = strip.count * kStep + S - kStep;
+        const int32_t* const cols = job.cols + strip.tx * kStep;
         for (int i = 0; i < S; i++) {
             T* const line = out + i * kPaddedColumns * L;
-            const int64_t y = job.rows[strip.ty * M + i];
+            const int64_t y = job.rows[strip.ty * kStep + i];
             if (y < 0) {
                 for (int64_t c = 0; c < columns; c++) store(line + c * L, V{});
             } else if (job.channels_last) {
@@ -143,43 +153,61 @@ struct Winograd {
     // A tile of a channels-last image that needs no copy: full channels, no padding.
     static bool in_place(const WinogradJob<T>& job, const Strip& strip, int64_t tile, int64_t channel) {
         if (!job.channels_last || channel + L > job.channels) return false;
-        const int32_t* const rows = job.rows + strip.ty * M;
-        const int32_t* const cols = job.cols + (strip.tx + tile) * M;
+        const int32_t* const rows = job.rows + strip.ty * kStep;
+        const int32_t* const cols = job.cols + (strip.tx + tile) * kStep;
         return rows[0] >= 0 && cols[0] >= 0 && rows[S - 1] == rows[0] + S - 1 &&
                cols[S - 1] == cols[0] + S - 1;
     }
 
     // The weights of `count` output channels; lanes beyond are zero.
     static void weight(const T* source, int64_t k_step, int64_t c_step, int64_t tap_step, int64_t channels,
-                       int64_t count, T* out, int64_t channel_stride, int64_t position_stride) {
-        constexpr int D = kLanes<double>;
-        using Wide = vec<double, D>;
-        using Narrow = vec<T, D>;
-        constexpr auto& g = kFilter<M, 3>.g;
-        alignas(64) T taps[9][L] = {};
+                       int64_t count, T* out, int64_t channel_stride, int64_t plane_stride) {
+        alignas(64) T taps[Kernel * Kernel][L] = {};
         for (int64_t c = 0; c < channels; c++) {
-            for (int tap = 0; tap < 9; tap++)
+            for (int tap = 0; tap < Kernel * Kernel; tap++)
                 for (int64_t k = 0; k < count; k++)
                     taps[tap][k] = source[k * k_step + c * c_step + tap * tap_step];
-            for (int part = 0; part < L; part += D) {
-                Wide w[9], half[S][3];
-#pragma GCC unroll 9
-                for (int tap = 0; tap < 9; tap++)
-                    w[tap] = __builtin_convertvector(load<Narrow>(taps[tap] + part), Wide);
+            for (int part = 0; part < L; part += kLanes<double>)
+                for (int down = 0; down < Stride; down++)
+                    for (int along = 0; along < Stride; along++)
+                        phase_weight(&taps[0][0] + part, down, along, out + c * channel_stride + part,
+                                     plane_stride);
+        }
+    }
+
+    static FASTCONV_INLINE void phase_weight(const T* taps, int down, int along, T* out,
+                                             int64_t plane_stride) {
+        constexpr int D = kLanes<double>, most = kScheme.taps();
+        using Wide = vec<double, D>;
+        using Narrow = vec<T, D>;
+        constexpr auto& g = kFilter<M, most>.g;
+        Wide w[most][most] = {}, half[Tile][most];
+#pragma GCC unroll 4
+        for (int i = 0; i < most; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < most; j++)
+                if (down + Stride * i < Kernel && along + Stride * j < Kernel)
+                    w[i][j] = __builtin_convertvector(
+                        load<Narrow>(taps + ((down + Stride * i) * Kernel + along + Stride * j) * L), Wide);
 #pragma GCC unroll 8
-                for (int i = 0; i < S; i++)
-#pragma GCC unroll 3
-                    for (int j = 0; j < 3; j++)
-                        half[i][j] = g[i][0] * w[j] + g[i][1] * w[3 + j] + g[i][2] * w[6 + j];
-                T* const to = out + c * channel_stride + part;
+        for (int i = 0; i < Tile; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < most; j++) {
+                half[i][j] = g[i][0] * w[0][j];
+#pragma GCC unroll 4
+                for (int k = 1; k < most; k++) half[i][j] += g[i][k] * w[k][j];
+            }
 #pragma GCC unroll 8
-                for (int i = 0; i < S; i++)
+        for (int i = 0; i < Tile; i++) {
+            if (down + Stride * i >= S) continue;
 #pragma GCC unroll 8
-                    for (int j = 0; j < S; j++)
-                        store(
-                            to + (i * S + j) * position_stride,
-                            __builtin_convertvector(
-                                g[j][0] * half[i][0] + g[j][1] * half[i][1] + g[j][2] * half[i][2], Narrow));
+            for (int j = 0; j < Tile; j++) {
+                if (along + Stride * j >= S) continue;
+                Wide sum = g[j][0] * half[i][0];
+#pragma GCC unroll 4
+                for (int k = 1; k < most; k++) sum += g[j][k] * half[i][k];
+                store(out + (kScheme.plane(i, j) + down * kScheme.phases(j) + along) * plane_stride,
+                      __builtin_convertvector(sum, Narrow));
             }
         }
     }
@@ -194,23 +222,20 @@ struct Winograd {
                 for (int64_t i = 0; i < strip.count; i++, tile++) {
                     T* const out = v.values + block * v.block_stride + (tile - first) * L;
                     if (in_place(job, strip, i, block * L)) {
-                        const int64_t y = job.rows[strip.ty * M], x = job.cols[(strip.tx + i) * M];
+                        const int64_t y = job.rows[strip.ty * kStep], x = job.cols[(strip.tx + i) * kStep];
                         const T* const source =
                             job.x + ((strip.image * job.height + y) * job.width + x) * job.channels +
                             block * L;
-                        transform_input_tile<M, T>(source, job.width * job.channels, job.channels, out,
-                                                   v.position_stride);
+                        input_tile(source, job.width * job.channels, job.channels, out, v.plane_stride);
                         continue;
                     }
                     if (!job.channels_last) {
                         if (!gathered) gather(job, strip, block * L, strip_values);
                         gathered = true;
-                        transform_input_tile<M, T>(strip_values + i * M * L, kPaddedColumns * L, L, out,
-                                                   v.position_stride);
+                        input_tile(strip_values + i * kStep * L, kPaddedColumns * L, L, out, v.plane_stride);
                     } else {  // at a border of a channels-last image: this tile alone
                         gather(job, {strip.image, strip.ty, strip.tx + i, 1}, block * L, strip_values);
-                        transform_input_tile<M, T>(strip_values, kPaddedColumns * L, L, out,
-                                                   v.position_stride);
+                        input_tile(strip_values, kPaddedColumns * L, L, out, v.plane_stride);
                     }
                 }
             }
@@ -226,9 +251,9 @@ struct Winograd {
         for (int i = 0; i < M; i++) {
             for (int j = 0; j < M; j++) {
                 V total{};
-                for (int tap = 0; tap < 9; tap++) {
-                    const int64_t y = job.rows[strip.ty * M + i + tap / 3],
-                                  x = job.cols[strip.tx * M + j + tap % 3];
+                for (int tap = 0; tap < Kernel * Kernel; tap++) {
+                    const int64_t y = job.rows[strip.ty * kStep + i * Stride + tap / Kernel],
+                                  x = job.cols[strip.tx * kStep + j * Stride + tap % Kernel];
                     if (y < 0 || x < 0) continue;
                     const T* const p = image + (y * job.width + x) * pixel;
                     const T* const w = job.weight + tap * job.channels * job.weight_row + channel;
@@ -264,20 +289,20 @@ struct Winograd {
     // Transforms one tile; writes it to y, or (channels first) as pixels of L channels to `line`.
     static void output_tile(const WinogradJob<T>& job, const Strip& strip, int64_t channel, const T* products,
                             int64_t position_stride, T* line, int64_t line_stride) {
-        V half[M][S], out[M][M];
+        V half[M][Tile], out[M][M];
 #pragma GCC unroll 1
-        for (int j = 0; j < S; j++) {
-            V d[S], r[M];
+        for (int j = 0; j < Tile; j++) {
+            V d[Tile], r[M];
 #pragma GCC unroll 8
-            for (int i = 0; i < S; i++) d[i] = load<V>(products + (i * S + j) * position_stride);
-            transform_output_line<M, V>(d, r);
+            for (int i = 0; i < Tile; i++) d[i] = load<V>(products + (i * Tile + j) * position_stride);
+            transform_output_line<Tile, M, V>(d, r);
 #pragma GCC unroll 6
             for (int i = 0; i < M; i++) half[i][j] = r[i];
         }
         V all{};
 #pragma GCC unroll 1
         for (int i = 0; i < M; i++) {
-            transform_output_line<M, V>(half[i], out[i]);
+            transform_output_line<Tile, M, V>(half[i], out[i]);
 #pragma GCC unroll 6
             for (int j = 0; j < M; j++) all += out[i][j];
         }
@@ -364,18 +389,23 @@ struct Winograd {
     }
 };
 
-template <class T>
-constexpr WinogradKernels<T> winograd_of(int m) {
-    return m == 2 ? WinogradKernels<T>{Winograd<2, T>::weight, Winograd<2, T>::input, Winograd<2, T>::output}
-           : m == 4
-               ? WinogradKernels<T>{Winograd<4, T>::weight, Winograd<4, T>::input, Winograd<4, T>::output}
-               : WinogradKernels<T>{Winograd<6, T>::weight, Winograd<6, T>::input, Winograd<6, T>::output};
+template <class T, int I = 0>
+constexpr void each_scheme(WinogradKernels<T> (&kernels)[kWinogradSchemeCount]) {
+    constexpr WinogradScheme scheme = kWinogradSchemes[I];
+    using Own = Winograd<scheme.kernel, scheme.stride, scheme.tile, T>;
+    kernels[I] = {Own::weight, Own::input, Own::output};
+    if constexpr (I + 1 < kWinogradSchemeCount) each_scheme<T, I + 1>(kernels);
+}
+
+constexpr WinogradSet make_winograd() {
+    WinogradSet set = {};
+    each_scheme(set.f32);
+    each_scheme(set.f64);
+    return set;
 }
 
 }  // namespace
 
-const WinogradSet winograd_kernels = {
-    {winograd_of<float>(2), winograd_of<float>(4), winograd_of<float>(6)},
-    {winograd_of<double>(2), winograd_of<double>(4), winograd_of<double>(6)}};
+const WinogradSet winograd_kernels = make_winograd();
 
 FASTCONV_END_ISA

@@ -23,6 +23,7 @@ RANDOM: dict[str, tuple[float, float, int]] = {
     "winograd_2x3": (9, 4, 4),
     "winograd_4x3": (34, 32, 6),
     "winograd_6x3": (84, 128, 8),
+    "winograd_stride2": (34, 32, 6),
     "winograd_tile6": (34, 32, 6),
     "winograd_tile8": (84, 128, 8),
     "fft": (34, 8, 32),
