@@ -13,26 +13,66 @@ namespace {
 
 constexpr int kPanelRows = kVectorBytes == 64 ? 14 : kRegisters >= 32 ? 9 : 6;
 
+// Steps by which packed weights are asked for ahead: 2 to 4% where they come from L2.
+constexpr int kWeightsAhead = 8;
+
 // Every register of the tile, unrolled.
 #define FASTCONV_EACH \
     _Pragma("GCC unroll 14") for (int r = 0; r < R; r++) _Pragma("GCC unroll 2") for (int j = 0; j < N; j++)
 
-template <class T, int R, int N, bool Copies>
+// The sums of one pixel, rows in lanes. Sums that wait stand side by side where the first row has no more pixels.
+template <class T, int R, class V, int Q>
+FASTCONV_INLINE void finish_beside(const PanelTile<T>& t, V (&sum)[Q]) {
+    constexpr int L = kLanes<T>;
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; q++) {
+        if (t.partial != nullptr) sum[q] = load<V>(t.partial + (q + 1) * L) + sum[q];
+        if (t.bias != nullptr) sum[q] = sum[q] + load<V>(t.bias + q * L, mask<V>(R - q * L));
+        if (t.waits) store(t.out + (q + 1) * L, sum[q]);
+    }
+    if (t.waits) return;
+    T rows[Q * L];
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; q++) store(rows + q * L, t.add == nullptr ? clamped(sum[q], t.clamp) : sum[q]);
+    if (t.add == nullptr) {
+#pragma GCC unroll 14
+        for (int r = 0; r < R; r++) t.out[r * t.out_row + L] = rows[r];
+        return;
+    }
+    const V zero{};
+    for (int r = 0; r < R; r++) {
+        const V one = clamped(zero + (rows[r] + t.add[r * t.out_row + L]), t.clamp);
+        store(t.out + r * t.out_row + L, one, mask<V>(1));
+    }
+}
+
+// A pixel beside the one vector of a tile is summed with the rows in lanes: their weights are neighbours where they are
+// packed.
+template <class T, int R, int N, bool Copies, bool Beside = false>
 void panel_tile(const PanelTile<T>& t) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>, B = (R + 2) / 3;
+    constexpr int Q = (R + L - 1) / L;  // vectors of a weight of every row
+    static_assert(!Beside || (N == 1 && !Copies));
     V sum[R][N] = {};
+    V beside[Q] = {};
     const T* x = t.x;
     T* copy = t.copy;
-    const int64_t x_step = Copies ? t.x_step : N * L, w_row = t.w_row, w_step = t.w_step;
+    const int64_t x_step = Copies ? t.x_step : (N + Beside) * L, w_row = t.w_row, w_step = t.w_step;
     // Three rows share a pointer, so that the tile needs few address registers.
     const T* w[B];
 #pragma GCC unroll 5
     for (int b = 0; b < B; b++) w[b] = t.w + 3 * b * w_row;
     const auto step = [&]() __attribute__((always_inline)) {
+        prefetch_l1(w[0] + kWeightsAhead * w_step);
         V in[N];
 #pragma GCC unroll 2
         for (int j = 0; j < N; j++) in[j] = load<V>(x + j * L);
+        if constexpr (Beside) {
+            const V pixel = broadcast<V>(x[L]);
+#pragma GCC unroll 2
+            for (int q = 0; q < Q; q++) beside[q] += load<V>(w[0] + q * L) * pixel;
+        }
         x += x_step;
         if (Copies) {
 #pragma GCC unroll 2
@@ -68,6 +108,7 @@ void panel_tile(const PanelTile<T>& t) {
     }
     if (t.steps % 2 != 0) step();
 
+    if constexpr (Beside) finish_beside<T, R>(t, beside);
     const auto tail = mask<V>(t.pixels - (N - 1) * L);
     if (t.partial != nullptr) {
         FASTCONV_EACH sum[r][j] = load<V>(t.partial + r * t.partial_row + j * L) + sum[r][j];
@@ -92,6 +133,7 @@ void panel_tile(const PanelTile<T>& t) {
 
 #undef FASTCONV_EACH
 
+#define FASTCONV_BESIDE(R) panel_tile<T, (R < kPanelRows ? R : kPanelRows), 1, false, true>
 #define FASTCONV_PANEL_ROW(C, R)                                      \
     {nullptr, panel_tile<T, (R < kPanelRows ? R : kPanelRows), 1, C>, \
      panel_tile<T, (R < kPanelRows ? R : kPanelRows), 2, C>}
@@ -114,9 +156,19 @@ void panel_tile(const PanelTile<T>& t) {
 
 template <class T>
 constexpr PanelTiles<T> make_panel_tiles() {
-    return {kPanelRows, {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)}};
+    PanelTiles<T> tiles = {kPanelRows, {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)}, {}};
+    // 7 x 7 pixels are three vectors and one pixel. Narrower vectors waste less.
+    if constexpr (kVectorBytes == 64 && sizeof(T) == 4)
+        tiles = {kPanelRows,
+                 {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)},
+                 {nullptr, FASTCONV_BESIDE(1), FASTCONV_BESIDE(2), FASTCONV_BESIDE(3), FASTCONV_BESIDE(4),
+                  FASTCONV_BESIDE(5), FASTCONV_BESIDE(6), FASTCONV_BESIDE(7), FASTCONV_BESIDE(8),
+                  FASTCONV_BESIDE(9), FASTCONV_BESIDE(10), FASTCONV_BESIDE(11), FASTCONV_BESIDE(12),
+                  FASTCONV_BESIDE(13), FASTCONV_BESIDE(14)}};
+    return tiles;
 }
 
+#undef FASTCONV_BESIDE
 #undef FASTCONV_PANEL_ROWS
 #undef FASTCONV_PANEL_ROW
 

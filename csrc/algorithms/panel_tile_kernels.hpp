@@ -41,6 +41,7 @@ struct PanelTile {
     const T* bias = nullptr;  // one per row
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
+    bool waits = false;      // out holds earlier sums for a later call
     Lines<T> input, output;  // of later calls, at most one for two steps altogether
 };
 
@@ -51,6 +52,9 @@ struct PanelTiles {
     int rows;  // largest tile of this instruction set; kPanelVectors wide
     // [copies][rows][vectors]
     void (*run[2][kMaxChannelRows + 1][kPanelVectors + 1])(const PanelTile<T>&);
+    // One vector and one pixel, from rows of two vectors. Weights are packed (w_row is 1), and a vector is read from each
+    // step's. Null where an instruction set has none. [rows]
+    void (*beside[kMaxChannelRows + 1])(const PanelTile<T>&);
 };
 
 struct PanelTileKernels {
