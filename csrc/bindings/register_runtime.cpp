@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/half_kernels.hpp"
 #include "algorithms/probe_kernels.hpp"
 #include "bindings/bindings.hpp"
 #include "plan/weight_cache.hpp"
@@ -75,6 +76,33 @@ double cached_product_gflops() {
     return static_cast<double>(done) / (now - start) / 1e9;
 }
 
+constexpr int64_t kCastTask = 32768;  // numbers cast by one task
+
+// float16 to float32 or back.
+void cast_half(const py::array& from, py::array& to) {
+    const py::dtype types[2] = {from.dtype(), to.dtype()};
+    const int half = py::dtype("e").num(), single = py::dtype::num_of<float>();
+    const bool widens = types[0].num() == half && types[1].num() == single;
+    const bool narrows = types[0].num() == single && types[1].num() == half;
+    if ((!widens && !narrows) || types[0].byteorder() == '>' || types[1].byteorder() == '>')
+        throw py::type_error("cast_half takes float16 and float32");
+    constexpr int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if (from.size() != to.size() || (from.flags() & to.flags() & needed) != needed)
+        throw py::value_error("cast_half needs contiguous arrays of one size");
+    const int64_t n = from.size();
+    const void* const x = from.data();
+    void* const y = to.mutable_data();
+    const py::gil_scoped_release nogil;
+    const auto some = [&](int64_t task) {
+        const int64_t at = task * kCastTask, count = std::min(kCastTask, n - at);
+        if (widens)
+            half_kernels().widen(count, static_cast<const uint16_t*>(x) + at, static_cast<float*>(y) + at);
+        else
+            half_kernels().narrow(count, static_cast<const float*>(x) + at, static_cast<uint16_t*>(y) + at);
+    };
+    parallel_for((n + kCastTask - 1) / kCastTask, some, 0, static_cast<double>(n) * 0.1e-9);
+}
+
 }  // namespace
 
 void register_runtime(py::module_& m) {
@@ -117,6 +145,8 @@ void register_runtime(py::module_& m) {
             return empty_array(py::dtype::from_args(dtype), shape);
         },
         py::arg("shape"), py::arg("dtype"), "Like np.empty; large blocks come from the cache of freed ones.");
+    m.def("cast_half", &cast_half, py::arg("array"), py::arg("into"),
+          "float16 to float32 or back, as NumPy casts; contiguous arrays.");
 }
 
 }  // namespace fastconv

@@ -155,6 +155,11 @@ class Backend(abc.ABC):
         """A new array for a result; a backend may keep the memory of results that died."""
         return np.empty(shape, dtype)
 
+    def cast(self, array: Array, into: Array) -> None:
+        """Write ``array`` into an array of its shape and another dtype; what is too large for it becomes infinite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            into[...] = array
+
     # -- convolution
 
     @abc.abstractmethod

@@ -212,13 +212,17 @@ class Frame(Generic[GeometryT]):
         if view.dtype == self.dtype and view.dtype.isnative and flags.aligned and plain:
             kernel(view)
         else:
-            buffer = np.empty(view.shape, self.dtype)
+            buffer = self.backend.empty(view.shape, self.dtype)
             kernel(buffer)
-            store(view, buffer)
+            self.backend.cast(buffer, view)
 
     def _ready(self, view: Array) -> Array:
         if view.dtype != self.dtype or not view.dtype.isnative:
-            return view.astype(self.dtype, order="K" if self.backend.any_strides else "C")
+            if self.backend.any_strides:
+                return view.astype(self.dtype, order="K")
+            ready = self.backend.empty(view.shape, self.dtype)
+            self.backend.cast(view, ready)
+            return ready
         if not self.backend.any_strides:
             view = np.ascontiguousarray(view).reshape(view.shape)  # which makes 0-d arrays 1-d
         return view if view.flags.aligned else view.copy()
