@@ -60,7 +60,7 @@ class DirectLanes final : public ConvKernel {
         units_ = ceil_div(p_.group_in(), unit_);
         blocks_ = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1, std::max<int64_t>(1, units_));
         // A row of the kernel is one contiguous run of columns and channels where nothing lies between them.
-        whole_rows_ = p_.channels_last && blocks_ == 1 && p_.groups == 1 && p_.dilation[2] == 1 &&
+        whole_rows_ = input_.by_pixels() && blocks_ == 1 && p_.groups == 1 && p_.dilation[2] == 1 &&
                       p_.kernel[2] * p_.group_in() <= kChainAim;
         packed_ = 0;
         for (int64_t g = 0; g < p_.groups; g++) {

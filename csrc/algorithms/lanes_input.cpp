@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "algorithms/gradient_loops_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "runtime/scratch.hpp"
 
@@ -43,19 +44,13 @@ int64_t LanesInput<T>::gathered_tile(int64_t columns) const {
 }
 
 template <class T>
-int64_t LanesInput<T>::padded_channel(int64_t rows, int64_t columns) const {
-    return (ceil_div(view_.kernel[0] * band_rows(rows) * band_columns(columns), kLine<T>) | 1) * kLine<T>;
-}
-
-template <class T>
 int64_t LanesInput<T>::size(int64_t rows, int64_t columns) const {
     if (way_ == Way::in_place) return 0;
     if (way_ == Way::gathered) {
         if (p_.channels_last) return columns * gathered_pixel();
         return RowTiles<T>(columns).count * gathered_tile(columns);
     }
-    if (p_.channels_last) return view_.kernel[0] * band_rows(rows) * band_columns(columns) * p_.in_channels;
-    return padded_channel(rows, columns) * p_.in_channels;
+    return view_.kernel[0] * band_rows(rows) * band_columns(columns) * p_.in_channels;
 }
 
 template <class T>
@@ -96,8 +91,8 @@ BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, in
         return in;
     }
     const int64_t width = band_columns(columns.size()), height = band_rows(rows.size());
-    in.channel = p_.channels_last ? 1 : padded_channel(rows.size(), columns.size());
-    in.pixel = p_.channels_last ? channels : 1;
+    in.channel = 1;
+    in.pixel = channels;
     in.row = width * in.pixel;
     in.depth = height * in.row;
     copy_rows(image, plane, depth, rows, columns, in, scratch);
@@ -138,53 +133,39 @@ void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth,
     // Columns that lie in the input are one copy; those of the padding are looked up one by one.
     const int64_t inner = std::clamp<int64_t>(-first, 0, width);
     const int64_t outer = std::clamp<int64_t>(p_.in_size[2] - first, inner, width);
-    const auto last_row = [&](T* row, const T* line) {
-        const auto copy = [&](int64_t w, int64_t n, int64_t source) {
-            if (n <= 0 || channels == 0) return;
-            const size_t bytes = static_cast<size_t>(n * channels) * sizeof(T);
-            if (source < 0) {
-                std::memset(row + w * channels, 0, bytes);
-            } else {
-                std::memcpy(row + w * channels, line + source * channels, bytes);
-            }
-        };
-        for (int64_t w = 0; w < inner; w++) copy(w, 1, axis_source(p_.mode, p_.in_size[2], first + w));
-        copy(inner, outer - inner, first + inner);
-        for (int64_t w = outer; w < width; w++) copy(w, 1, axis_source(p_.mode, p_.in_size[2], first + w));
+    const auto pixels = [&](T* row, const T* line, int64_t w, int64_t n, int64_t source) {
+        if (n <= 0 || channels == 0) return;
+        T* const at = row + w * channels;
+        const size_t bytes = static_cast<size_t>(n * channels) * sizeof(T);
+        if (source < 0)
+            std::memset(at, 0, bytes);
+        else if (p_.channels_last)
+            std::memcpy(at, line + source * channels, bytes);
+        else if (n == 1)
+            for (int64_t c = 0; c < channels; c++) at[c] = line[c * plane_size + source];
+        else
+            gradient_loops<T>().transpose(line + source, plane_size, channels, n, at, channels);
     };
-    // Rows of planes that need no look-up, all at once.
-    const int64_t y0 = rows.begin * p_.stride[1] - p_.pad_lo[1];
-    const bool zeros = !p_.channels_last && p_.mode == PadMode::constant;
-    const int64_t above = std::clamp<int64_t>(-y0, 0, height),
-                  below = std::clamp<int64_t>(p_.in_size[1] - y0, above, height);
-    const int64_t planes = p_.channels_last ? 1 : channels;
-    for (int64_t c = 0; c < planes; c++) {
-        const T* const plane = image + c * plane_size;
-        for (int64_t d = 0; d < p_.kernel[0]; d++) {
-            const int64_t z =
-                axis_source(p_.mode, p_.in_size[0], depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
-            if (zeros && z >= 0) {
-                T* const row = to + c * in.channel + d * in.depth;
-                std::fill(row, row + above * width, T(0));
-                rows_of<T>().copy(plane + (z * p_.in_size[1] + y0 + above) * p_.in_size[2], p_.in_size[2],
-                                  below - above, first, p_.in_size[2], row + above * width, width);
-                std::fill(row + below * width, row + height * width, T(0));
+    for (int64_t d = 0; d < p_.kernel[0]; d++) {
+        const int64_t z =
+            axis_source(p_.mode, p_.in_size[0], depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
+        for (int64_t r = 0; r < height; r++) {
+            T* const row = to + d * in.depth + r * in.row;
+            const int64_t y =
+                axis_source(p_.mode, p_.in_size[1], rows.begin * p_.stride[1] + r - p_.pad_lo[1]);
+            if (z < 0 || y < 0) {
+                std::memset(row, 0, static_cast<size_t>(in.row) * sizeof(T));
                 continue;
             }
-            for (int64_t r = 0; r < height; r++) {
-                T* const row = to + c * in.channel + d * in.depth + r * in.row;
-                const int64_t y =
-                    axis_source(p_.mode, p_.in_size[1], rows.begin * p_.stride[1] + r - p_.pad_lo[1]);
-                if (z < 0 || y < 0) {
-                    std::memset(row, 0, static_cast<size_t>(in.row) * sizeof(T));
-                    continue;
-                }
-                const int64_t line = (z * p_.in_size[1] + y) * p_.in_size[2];
-                if (p_.channels_last)
-                    last_row(row, image + line * channels);
-                else
-                    rows_of<T>().pack(plane + line, p_.in_size[2], p_.mode, first, 1, row, width);
-            }
+            const T* const line =
+                image + (z * p_.in_size[1] + y) * p_.in_size[2] * (p_.channels_last ? channels : 1);
+            const auto border = [&](int64_t begin, int64_t end) {
+                for (int64_t w = begin; w < end; w++)
+                    pixels(row, line, w, 1, axis_source(p_.mode, p_.in_size[2], first + w));
+            };
+            border(0, inner);
+            pixels(row, line, inner, outer - inner, first + inner);
+            border(outer, width);
         }
     }
 }

@@ -4,7 +4,8 @@
 //   gathered   1x1: the pixels of each tile of the micro-kernel, channel by channel (channels first: a step of
 //              the sum reads one cache line), or the pixels that a stride keeps (channels last, with a line
 //              between them: pixels at multiples of 4 KB share their cache sets)
-//   padded     everything else: a copy of the band with its borders, planes or pixels as in x
+//   padded     everything else: a copy of the band with its borders, pixel by pixel, so that a step of the sum reads the
+//              neighbour of the last: planes are turned over in registers
 //
 // A 1x1 convolution sees its pixels as one line.
 #pragma once
@@ -39,6 +40,8 @@ class LanesInput {
     explicit LanesInput(const ConvProblem& problem);
     // The problem as the loops see it.
     const ConvProblem& view() const { return view_; }
+    // Whether the channels of a pixel, and those of its neighbours, follow one another.
+    bool by_pixels() const { return p_.channels_last || way_ == Way::padded; }
     // Scratch for a band of so many output rows and columns.
     int64_t size(int64_t rows, int64_t columns) const;
     // What such a band reads, copied or not.
@@ -55,7 +58,6 @@ class LanesInput {
     int64_t band_columns(int64_t columns) const { return (columns - 1) * view_.stride[2] + reach(2); }
     int64_t gathered_pixel() const;
     int64_t gathered_tile(int64_t columns) const;
-    int64_t padded_channel(int64_t rows, int64_t columns) const;
     void gather(const T* image, int64_t plane, Range pixels, const BandInput<T>& in, T* to) const;
     void copy_rows(const T* image, int64_t plane, int64_t depth, Range rows, Range columns,
                    const BandInput<T>& in, T* to) const;
