@@ -114,9 +114,21 @@ struct Seat {  // other systems move threads by themselves
 };
 #endif
 
-// What is left of the job stands in one word: its number (28 bits), places for more threads (12), pieces not begun (24).
-// Whoever takes a piece does so by changing that word, so the caller waits for pieces that were begun and for
-// nothing else: not for a worker that has yet to wake up, nor for one that lost its core between two pieces.
+// What is left of the job stands in one word: its number (22 bits), places for more threads (10), and the pieces not begun,
+// from `first` (16) to `end` (16). Whoever takes a piece does so by changing that word, so the caller waits for pieces that
+// were begun and for nothing else: not for a worker that has yet to wake up, nor for one that lost its core between two
+// pieces. The caller takes pieces from the front and workers from the end, so that calls that
+// follow each other and are cut alike find their parts of an array in the caches of the cores that touched them last.
+struct Left {
+    uint64_t word;
+    uint64_t number() const { return word >> 42; }
+    bool has_place() const { return (word >> 32 & 0x3ff) != 0; }
+    int64_t first() const { return static_cast<int64_t>(word >> 16 & 0xffff); }
+    int64_t end() const { return static_cast<int64_t>(word & 0xffff); }
+    bool any() const { return first() < end(); }
+};
+constexpr uint64_t kOnePlace = uint64_t{1} << 32, kFromFront = uint64_t{1} << 16, kFromEnd = 1;
+
 class Pool {
   public:
     void run(Job& job, int helpers) {
@@ -125,15 +137,19 @@ class Pool {
         job.pieces = (job.tasks + job.step - 1) / job.step;
         job_ = &job;
         unfinished_.store(static_cast<uint32_t>(job.pieces), std::memory_order_relaxed);
-        const uint64_t number = ((left_.load(std::memory_order_relaxed) >> 36) + 1) & 0xfffffff;
-        uint64_t state =
-            number << 36 | static_cast<uint64_t>(helpers) << 24 | static_cast<uint64_t>(job.pieces);
-        left_.store(state);
+        const uint64_t number = (Left{left_.load(std::memory_order_relaxed)}.number() + 1) & 0x3fffff;
+        Left left{number << 42 | static_cast<uint64_t>(helpers) * kOnePlace |
+                  static_cast<uint64_t>(job.pieces)};
+        left_.store(left.word);
         bell_.fetch_add(1);
         const int here = current_core();
         for (int i = 0; i < std::min(helpers, workers_); i++) seats_[i].clear(here);
         if (const int sleepers = sleepers_.load(); sleepers > 0) wake(bell_, std::min(helpers, sleepers));
-        while (take(state, number, false)) run_piece(job, state);
+        while (left.any()) {
+            const int64_t piece = left.first();
+            if (left_.compare_exchange_weak(left.word, left.word + kFromFront, std::memory_order_acq_rel))
+                run_piece(job, piece, left);
+        }
         const auto finished = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
         const auto patience = std::chrono::steady_clock::now() + kPatience;
         while (!spin(finished)) {
@@ -153,15 +169,13 @@ class Pool {
     std::atomic<bool> busy{false};
 
   private:
-    static constexpr int64_t kMostPieces = (1 << 24) - 1;
+    static constexpr int64_t kMostPieces = 0xffff;
 
     void sleep_until_finished() {
         caller_sleeps_.store(true);
         for (uint32_t n; (n = unfinished_.load()) != 0;) sleep_on(unfinished_, n);
         caller_sleeps_.store(false);
     }
-
-    static bool open(uint64_t state) { return (state & 0xffffff) != 0 && (state >> 24 & 0xfff) != 0; }
 
     // A machine that refuses more threads has to do with fewer.
     void hire(int helpers) {
@@ -172,39 +186,42 @@ class Pool {
         }
     }
 
-    // Takes a piece of job `number`, with a place if `joins`; `state` is what it was taken from.
-    bool take(uint64_t& state, uint64_t number, bool joins) {
-        while (state >> 36 == number && (joins ? open(state) : (state & 0xffffff) != 0)) {
-            const uint64_t place = joins ? uint64_t{1} << 24 : 0;
-            if (left_.compare_exchange_weak(state, state - place - 1, std::memory_order_acq_rel)) return true;
+    // Takes the last piece of job `number`, with a place if `joins`; `left` is what it was taken from.
+    bool take(Left& left, uint64_t number, bool joins) {
+        while (left.number() == number && left.any() && (!joins || left.has_place())) {
+            const uint64_t less = left.word - kFromEnd - (joins ? kOnePlace : 0);
+            if (left_.compare_exchange_weak(left.word, less, std::memory_order_acq_rel)) return true;
         }
         return false;
     }
 
-    // The piece that was taken from `state`, which becomes what stands there now.
-    void run_piece(Job& job, uint64_t& state) {
-        job.work(job.pieces - static_cast<int64_t>(state & 0xffffff));
+    // `left` becomes what is left now.
+    void run_piece(Job& job, int64_t piece, Left& left) {
+        job.work(piece);
         // `job` may be gone from here on.
         if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) wake(unfinished_, 1);
-        state = left_.load(std::memory_order_acquire);
+        left.word = left_.load(std::memory_order_acquire);
     }
 
     void live(Seat& seat) {
         seat.take();
         for (;;) {
             const uint32_t rung = bell_.load();
-            if (!spin([this] { return open(left_.load(std::memory_order_relaxed)); })) {
+            if (!spin([this] {
+                    const Left left{left_.load(std::memory_order_relaxed)};
+                    return left.any() && left.has_place();
+                })) {
                 sleepers_.fetch_add(1);
                 sleep_on(bell_, rung);
                 sleepers_.fetch_sub(1);
             }
             seat.settle();
-            uint64_t state = left_.load(std::memory_order_acquire);
-            const uint64_t number = state >> 36;
-            if (!take(state, number, true)) continue;
+            Left left{left_.load(std::memory_order_acquire)};
+            const uint64_t number = left.number();
+            if (!take(left, number, true)) continue;
             set_float_mode(job_->mode);
-            do run_piece(*job_, state);
-            while (take(state, number, false));
+            do run_piece(*job_, left.end() - 1, left);
+            while (take(left, number, false));
         }
     }
 
