@@ -21,25 +21,6 @@ constexpr int64_t kTurnedPixels =
     256;  // transposed at a time: single rows of 20 leave half of a square empty
 constexpr int64_t kRingBytes = 1 << 20;  // of one block of channels
 
-// A whole vector, where First is a part of one.
-struct Whole {};
-template <class V>
-FASTCONV_INLINE V load(const scalar_of<V>* p, Whole) {
-    return load<V>(p);
-}
-template <class V>
-FASTCONV_INLINE void store(scalar_of<V>* p, V v, Whole) {
-    store(p, v);
-}
-
-// Calls f(at, part) for the vectors of 0 .. width-1.
-template <class V, class F>
-FASTCONV_INLINE void each_vector(int64_t width, F f) {
-    int64_t at = 0;
-    for (; at + lanes_of<V> <= width; at += lanes_of<V>) f(at, Whole());
-    if (at < width) f(at, upto<V>(width - at));
-}
-
 // Calls f(Count<n>()) for the usual numbers of taps, f(Count<0>()) for the others.
 template <class F>
 FASTCONV_INLINE void with_count(int64_t n, F f) {

@@ -15,6 +15,10 @@ namespace {
 // Bytes read and written that are worth a task (about 20 us at the bandwidth of one core).
 constexpr int64_t kTaskBytes = 200 << 10;
 
+// What a core's own cache holds about: as little is cut once for each thread, so that a repeated call finds it where it was;
+// more is cut finer, so that a slow core does less.
+constexpr int64_t kCacheBytes = 2 << 20;
+
 // Calls run(part) for parts that cover all slabs, rows and channels. Every element is computed alike wherever
 // a part begins, so the cut may depend on the number of threads.
 template <class F>
@@ -22,7 +26,8 @@ void for_each_part(const PoolShape& s, int64_t batch, int64_t rows, bool cut_row
                    int64_t bytes, F run) {
     const int64_t slabs = s.channels_last ? batch : batch * s.channels, unit = s.unit();
     if (slabs == 0 || unit == 0) return;
-    const int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(bytes / kTaskBytes, 4 * num_threads());
+    const int64_t threads = num_threads(), each = bytes <= threads * kCacheBytes ? 1 : 4;
+    const int64_t wanted = threads == 1 ? 1 : std::min<int64_t>(bytes / kTaskBytes, each * threads);
     if (wanted <= 1) return run(PoolPart{0, slabs, 0, rows, 0, unit});
     const int64_t slab_parts = std::min(slabs, wanted);
     int64_t more = (wanted + slab_parts - 1) / slab_parts;

@@ -44,12 +44,44 @@ FASTCONV_INLINE void reduce_block(const T* p, const int64_t n[3], const int64_t 
     }
 }
 
+// Windows of so many taps, of pixels of so many bytes, are read pixel by pixel as they lie in memory, with the sums of a row of
+// taps in the first-level cache: a few registers of channels would read some lines of every pixel, which no hardware prefetch
+// follows. The order of additions is that of reduce_block.
+constexpr int64_t kManyTaps = 16, kLongPixel = 1024, kStreamed = 2048;
+
+template <class T, class Op>
+void reduce_stream(const T* p, const int64_t n[3], const int64_t step[3], T* out, T divisor, int64_t width) {
+    using V = vec<T, kLanes<T>>;
+    T row[kStreamed];
+    for (int64_t c0 = 0; c0 < width; c0 += kStreamed) {
+        const int64_t count = width - c0 < kStreamed ? width - c0 : kStreamed;
+        T* const to = out + c0;
+        for (int64_t r = 0; r < n[0] * n[1]; r++) {
+            const T* q = p + r / n[1] * step[0] + r % n[1] * step[1] + c0;
+            for (int64_t j = 0; j < n[2]; j++, q += step[2])
+                each_vector<V>(count, [&](int64_t i, auto part) {
+                    const V v = load<V>(q + i, part);
+                    store(row + i, j > 0 ? Op::apply(load<V>(row + i, part), v) : v, part);
+                });
+            each_vector<V>(count, [&](int64_t i, auto part) {
+                const V before = r > 0 ? load<V>(to + i, part) : broadcast<V>(Op::template init<T>());
+                store(to + i, Op::apply(before, load<V>(row + i, part)), part);
+            });
+        }
+        if (divisor == T(1)) continue;
+        each_vector<V>(count, [&](int64_t i, auto part) {
+            store(to + i, load<V>(to + i, part) / broadcast<V>(divisor), part);
+        });
+    }
+}
+
 template <class T, class Op>
 void forward_positions(const PoolShape& s, Divisors counts, const T* x, T* out, const PoolPart& part) {
     using V = vec<T, kLanes<T>>;
     const int64_t c = s.unit(), h = s.in[1], w = s.in[2], d0 = s.dilation[0], d1 = s.dilation[1],
                   d2 = s.dilation[2];
     const int64_t step[3] = {d0 * h * w * c, d1 * w * c, d2 * c};
+    const bool long_pixels = (part.c1 - part.c0) * static_cast<int64_t>(sizeof(T)) >= kLongPixel;
     for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
         const T* const image = x + slab * s.in_volume() * c;
         for (int64_t row = part.row0; row < part.row1; row++) {
@@ -67,6 +99,10 @@ void forward_positions(const PoolShape& s, Divisors counts, const T* x, T* out, 
                              (tw.start + tw.first * d2) * c;
                 const T divisor =
                     counts ? static_cast<T>(counts[0][od] * counts[1][oh] * counts[2][ow]) : T(1);
+                if (long_pixels && n[0] * n[1] * n[2] >= kManyTaps) {
+                    reduce_stream<T, Op>(p + part.c0, n, step, to + part.c0, divisor, part.c1 - part.c0);
+                    continue;
+                }
                 int64_t i = part.c0;
                 for (; i + 4 * lanes_of<V> <= part.c1; i += 4 * lanes_of<V>)
                     reduce_block<T, Op, 4, false>(p + i, n, step, to + i, divisor, 0);

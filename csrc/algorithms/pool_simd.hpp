@@ -55,6 +55,25 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, First<V> part) {
     }
 }
 
+// A whole vector, where First is a part of one.
+struct Whole {};
+template <class V>
+FASTCONV_INLINE V load(const scalar_of<V>* p, Whole) {
+    return load<V>(p);
+}
+template <class V>
+FASTCONV_INLINE void store(scalar_of<V>* p, V v, Whole) {
+    store(p, v);
+}
+
+// Calls f(at, part) for the vectors of 0 .. width-1.
+template <class V, class F>
+FASTCONV_INLINE void each_vector(int64_t width, F f) {
+    int64_t at = 0;
+    for (; at + lanes_of<V> <= width; at += lanes_of<V>) f(at, Whole());
+    if (at < width) f(at, upto<V>(width - at));
+}
+
 // Lanes l with 0 <= q + l < n: what of a vector at position q lies inside a row of n. Floating types.
 template <class V>
 struct Range {
