@@ -72,6 +72,30 @@ def test_in_place_strided_and_other_dtypes():
     assert fastconv.activate(np.zeros((0, 3)), "gelu").shape == (0, 3)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "gelu"])
+def test_a_sum_first(activation, backend):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(3, 70001)), rng.normal(size=(3, 70001))
+    for dtype in (np.float32, np.float64, np.float16, np.int8):
+        a, b = (10 * x).astype(dtype), (10 * y).astype(dtype)
+        wide = np.float32 if dtype == np.float16 else np.result_type(dtype, np.float32)
+        wanted = fastconv.activate(a.astype(wide) + b, activation, backend=backend)
+        got = fastconv.activate(a, activation, add=b, backend=backend)
+        assert got.dtype == np.result_type(dtype, np.float16 if dtype == np.float16 else np.float32)
+        assert np.array_equal(got, wanted.astype(got.dtype))
+    wanted = fastconv.activate(x, activation, add=y, backend=backend)
+    for given in ((x.copy(), y), (x, y.copy())):
+        for into in given:
+            if into is not x and into is not y:
+                assert fastconv.activate(given[0], activation, add=given[1], out=into, backend=backend) is into
+                assert np.array_equal(into, wanted)
+    turned = fastconv.activate(x[:, ::-1], activation, add=np.asfortranarray(y[:, ::-1]), backend=backend)
+    assert np.array_equal(turned, wanted[:, ::-1])
+    with pytest.raises(fastconv.GeometryError, match="add must have the shape of x"):
+        fastconv.activate(x, activation, add=y[0], backend=backend)
+
+
 def test_errors_name_what_came():
     with pytest.raises(fastconv.UnknownNameError, match="activate: activation must be None or one of relu"):
         fastconv.activate([1.0], "swish")

@@ -158,6 +158,51 @@ def test_gradient_through_an_activation_before_max_pooling(make, act):
     check_gradients(model, [3 * rng.standard_normal((3, 6, 7, 4))], rng)
 
 
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("act", [None, nn.ReLU, lambda: nn.LeakyReLU(0.01), lambda: nn.Activation("gelu")])
+def test_gradient_of_a_sum_in_the_normalisation_before_it(act, trainable):
+    """As residual blocks end: a plain skip, a skip through a normalisation of its own, maxima behind."""
+    rng = np.random.default_rng(0)
+    behind = (lambda y: y) if act is None else lambda y: act()(y)
+    x = nn.Input((5, 6, 3))
+    norms = [nn.BatchNormalization(trainable=trainable) for _ in range(4)]
+    a = nn.Conv2D(4, 1)(Shift()(x))
+    b = behind(nn.Add()([norms[0](nn.Conv2D(4, 3, padding="same")(a)), a]))
+    c = behind(nn.Add()([norms[1](nn.Conv2D(4, 1)(b)), norms[2](nn.Conv2D(4, 1)(b))]))
+    d = nn.MaxPooling2D(2)(behind(nn.Add()([c, norms[3](nn.Conv2D(4, 1)(c))])))
+    model = nn.Model(x, d)
+    for norm in norms:
+        norm.moving_mean.assign(rng.standard_normal(4))
+    data = rng.standard_normal((3, 5, 6, 3))
+    calls = model.program().calls
+    assert not any(isinstance(c.layer, nn.Add) for c in calls)
+    assert sum(len(c.sources) == 2 for c in calls) == 3
+    check_gradients(model, [data], rng)
+    parts = nn.Model(x, [b, c, d])  # b and c are asked for, so nothing may take their place
+    for training in (False, True):
+        np.testing.assert_allclose(parts(data, training=training)[2], model(data, training=training), rtol=1e-12)
+
+
+def test_sums_that_others_read_too_stay_sums():
+    rng = np.random.default_rng(0)
+    x = nn.Input((4, 4, 3))
+    a = nn.BatchNormalization()(Shift()(x))
+    twice = nn.Add()([a, a])
+
+    class Half(nn.Add):
+        def forward(self, x, call):
+            return super().forward(x, call) / 2
+
+    b = nn.BatchNormalization()(x)
+    model = nn.Model(x, [nn.Add()([a, twice]), Half()([b, x])])
+    assert sum(isinstance(c.layer, nn.Add) for c in model.program().calls) == 3
+    data = rng.standard_normal((2, 4, 4, 3))
+    y, half = model(data, training=True)
+    normal = (data - data.mean((0, 1, 2))) / np.sqrt(data.var((0, 1, 2)) + 1e-3)
+    np.testing.assert_allclose(half, (normal + data) / 2, rtol=1e-12, atol=1e-12)
+    assert y.shape == data.shape
+
+
 def test_frozen_batch_normalisation_uses_its_statistics():
     rng = np.random.default_rng(0)
     x = nn.Input((4, 4, 3))

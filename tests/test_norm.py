@@ -50,6 +50,50 @@ def test_training_and_gradients_against_torch(name, activation, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@pytest.mark.parametrize("layout", [None, "NHWC"])
+def test_a_sum_before_the_activation(layout, activation, backend):
+    rng = np.random.default_rng(8)
+    for dtype, bound in ((np.float32, 2e-6), (np.float64, 1e-13)):
+        x, add = (rng.normal(size=(3, 5, 7, 11)).astype(dtype) for _ in range(2))
+        channels = x.shape[1 if layout is None else 3]
+        weight, bias = rng.normal(size=channels), rng.normal(size=channels)
+        more = {"layout": layout, "backend": backend}
+        y, mean, var = fastconv.batch_norm_train(x, weight, bias, activation=activation, add=add[::-1], **more)
+        plain, m, v = fastconv.batch_norm_train(x, weight, bias, **more)
+        assert np.array_equal(mean, m)
+        assert np.array_equal(var, v)
+        wanted = fastconv.activate(plain.astype(np.float64) + add[::-1], activation, backend="reference")
+        assert y.dtype == dtype
+        assert np.abs(y - wanted).max() < bound * 8
+    with pytest.raises(fastconv.GeometryError, match="add must have the shape of x"):
+        fastconv.batch_norm_train(x, None, None, add=add[:1], **more)
+    with pytest.raises(ValueError, match="shares memory"):
+        fastconv.batch_norm_train(x, None, None, add=add, out=add, **more)
+
+
+@pytest.mark.parametrize("layout", [None, "NWC"])
+def test_statistics_of_values_far_apart(layout):
+    """The statistics are summed about one of the values, which may lie far from all others."""
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(64, 3, 97)).astype(np.float32)
+    x[0, :, 0] = 1e6, -1e30, 0
+    x[:, 2] = 7.25  # no variance at all
+    given = x if layout is None else np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    _, mean, var = fastconv.batch_norm_train(given, None, None, layout=layout)
+    wide = x.astype(np.longdouble)
+    np.testing.assert_allclose(mean[:2], wide.mean((0, 2))[:2].astype(float), rtol=1e-6)
+    np.testing.assert_allclose(var[0], float(wide[:, 0].var()), rtol=1e-6)
+    assert (mean[2], var[2]) == (7.25, 0)
+    assert np.isinf(var[1])
+    given = given.astype(np.float64)
+    _, mean, var = fastconv.batch_norm_train(given, None, None, layout=layout)
+    np.testing.assert_allclose(var, wide.var((0, 2)).astype(float), rtol=1e-11)
+    given[3] = np.nan
+    assert np.isnan(fastconv.batch_norm_train(given, None, None, layout=layout)[2]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_by_hand(backend):
     x = np.array([[[1.0, 3.0]], [[5.0, 7.0]]])  # mean 4, variance 5
     y, mean, var = fastconv.batch_norm_train(x, [2.0], [1.0], eps=4.0, backend=backend)

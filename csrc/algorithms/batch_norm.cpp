@@ -28,12 +28,15 @@ class Pieces {
     int64_t sums() const { return last_ ? parts_ : shape_.outer * parts_; }
 
     // Calls f(piece, first element, first channel, index of its sums, elements behind each of them) on the
-    // pool.
+    // pool; `back` goes the way back from where an earlier call ended: the caller takes tasks from the front and
+    // workers from the end, so they met in the middle.
     template <class F>
-    void each(F f) const {
+    void each(bool back, F f) const {
         if (shape_.size() == 0) return;
         const int64_t together = std::max<int64_t>(1, kTask / std::max<int64_t>(1, shape_.size() / count_));
-        parallel_for(ceil_div(count_, together), [&](int64_t task) {
+        const int64_t tasks = ceil_div(count_, together), middle = num_threads() == 1 ? tasks : tasks / 2;
+        parallel_for(tasks, [&](int64_t nth) {
+            const int64_t task = !back ? nth : nth < middle ? middle - 1 - nth : tasks - 1 - (nth - middle);
             for (int64_t i = task * together; i < std::min(count_, (task + 1) * together); i++) {
                 if (last_) {
                     const Range rows = part_of(shape_.outer, parts_, i);
@@ -63,9 +66,11 @@ NormParameters<T> from_channel(NormParameters<T> p, int64_t c) {
 }
 
 template <class T>
-void apply(const NormShape& shape, const T* x, const NormParameters<T>& p, Activation activation, T* out) {
-    Pieces(shape).each([&](const NormPiece& piece, int64_t at, int64_t c, int64_t, int64_t) {
-        norm_loops<T>().apply(piece, x + at, from_channel(p, c), activation, out + at);
+void apply(const Pieces& pieces, bool back, const T* x, const T* add, const NormParameters<T>& p,
+           Activation activation, T* out) {
+    pieces.each(back, [&](const NormPiece& piece, int64_t at, int64_t c, int64_t, int64_t) {
+        norm_loops<T>().apply(piece, x + at, add == nullptr ? nullptr : add + at, from_channel(p, c),
+                              activation, out + at);
     });
 }
 
@@ -75,12 +80,12 @@ template <class T>
 void batch_norm(const NormShape& shape, const T* x, const T* mean, const T* scale, const T* bias,
                 Activation activation, T* out) {
     const FlushToZero guard;
-    apply(shape, x, NormParameters<T>{mean, scale, bias}, activation, out);
+    apply<T>(Pieces(shape), false, x, nullptr, NormParameters<T>{mean, scale, bias}, activation, out);
 }
 
 template <class T>
 void batch_norm_train(const NormShape& shape, const T* x, const T* weight, const T* bias, double eps,
-                      Activation activation, T* out, T* mean, T* var) {
+                      Activation activation, T* out, T* mean, T* var, const T* add) {
     const FlushToZero guard;
     const Pieces pieces(shape);
     const int64_t channels = shape.channels, sums = pieces.sums();
@@ -88,7 +93,7 @@ void batch_norm_train(const NormShape& shape, const T* x, const T* weight, const
     double* const centres = frame.take<double>(sums * channels);
     double* const squares = frame.take<double>(sums * channels);
     double* const counts = frame.take<double>(sums);
-    pieces.each([&](const NormPiece& piece, int64_t at, int64_t c, int64_t index, int64_t count) {
+    pieces.each(false, [&](const NormPiece& piece, int64_t at, int64_t c, int64_t index, int64_t count) {
         norm_loops<T>().moments(piece, x + at, centres + index * channels + c,
                                 squares + index * channels + c);
         if (c == 0) counts[index] = static_cast<double>(count);
@@ -117,7 +122,7 @@ void batch_norm_train(const NormShape& shape, const T* x, const T* weight, const
         const double rest = centre[c] - static_cast<double>(mean[c]);
         shift[c] = static_cast<T>(static_cast<double>(bias[c]) - rest * wide_scale);
     }
-    apply(shape, x, NormParameters<T>{mean, scale, shift}, activation, out);
+    apply(pieces, true, x, add, NormParameters<T>{mean, scale, shift}, activation, out);
 }
 
 template <class T>
@@ -138,7 +143,7 @@ void batch_norm_backward(const NormShape& shape, const T* dy, const T* x, const 
     NormParameters<T> p{mean, scale, bias, inverse};
     double* const sum = frame.take<double>(sums * channels);
     double* const dot = frame.take<double>(sums * channels);
-    pieces.each([&](const NormPiece& piece, int64_t at, int64_t c, int64_t index, int64_t) {
+    pieces.each(false, [&](const NormPiece& piece, int64_t at, int64_t c, int64_t index, int64_t) {
         norm_loops<T>().gradient_sums(piece, dy + at, x + at, from_channel(p, c), activation,
                                       sum + index * channels + c, dot + index * channels + c);
     });
@@ -158,7 +163,7 @@ void batch_norm_backward(const NormShape& shape, const T* dy, const T* x, const 
     }
     p.slope = slope;
     p.constant = constant;
-    pieces.each([&](const NormPiece& piece, int64_t at, int64_t c, int64_t, int64_t) {
+    pieces.each(true, [&](const NormPiece& piece, int64_t at, int64_t c, int64_t, int64_t) {
         norm_loops<T>().gradient(piece, dy + at, x + at, from_channel(p, c), activation, dx + at);
     });
 }

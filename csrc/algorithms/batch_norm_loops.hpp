@@ -44,6 +44,14 @@ FASTCONV_INLINE void store_sums(const Wide<V>& sum, double* to, int64_t count) {
 }
 
 template <class V>
+FASTCONV_INLINE Wide<V> load_wide(const double* from) {
+    Wide<V> v;
+    for (int i = 0; i < Wide<V>::kParts; i++)
+        v.part[i] = load<typename Wide<V>::D>(from + i * Wide<V>::kWidth);
+    return v;
+}
+
+template <class V>
 FASTCONV_INLINE double total(const Wide<V>& sum) {
     double all[lanes_of<V>], result = 0;
     for (int i = 0; i < Wide<V>::kParts; i++) store(all + i * Wide<V>::kWidth, sum.part[i]);
@@ -57,59 +65,92 @@ FASTCONV_INLINE void each_column(const NormPiece& piece, F f) {
     for (int64_t c = 0; c < piece.columns; c += lanes_of<V>) f(c, mask<V>(piece.columns - c));
 }
 
+// Sums of differences to a pivot, and of their squares, in one pass. The pivot is one of the values, so it lies within
+// sqrt(count) standard deviations of the mean, and what cancels at the end is at most `count` times the squares wanted: far
+// below the digits of a float. Doubles are summed again about the mean that this gives.
+template <class V>
+struct Moments {
+    using W = Wide<V>;
+    W sum{}, square{};
+    FASTCONV_INLINE void see(V x, const W& pivot) {
+        const W v = widen(x);
+        for (int i = 0; i < W::kParts; i++) {
+            const auto off = v.part[i] - pivot.part[i];
+            sum.part[i] += off;
+            square.part[i] += off * off;
+        }
+    }
+    FASTCONV_INLINE void join(const Moments& other) {
+        for (int i = 0; i < W::kParts; i++) {
+            sum.part[i] += other.sum.part[i];
+            square.part[i] += other.square.part[i];
+        }
+    }
+};
+
+FASTCONV_INLINE void finish_moments(double sum, double square, double pivot, double count, double* mean,
+                                    double* squares) {
+    const double rest = square - sum * (sum / count);
+    *mean = pivot + sum / count;
+    *squares = rest < 0 ? 0 : rest;  // NaN stays
+}
+
+template <class T>
+constexpr int kMomentSweeps = sizeof(T) == sizeof(double) ? 2 : 1;
+
 template <class T>
 void moments(NormPiece piece, const T* x, double* mean, double* squares) {
     using V = vec<T, kLanes<T>>;
-    using W = Wide<V>;
-    using D = typename W::D;
     constexpr int L = kLanes<T>;
     if (piece.per_column) {
         each_column<V>(piece, [&](int64_t c, Mask<V> m) {
             const T* const from = x + c;
-            W sum{}, square{};
-            for (int64_t r = 0; r < piece.rows; r++) {
-                const W v = widen(load<V>(from + r * piece.columns, m));
-                for (int i = 0; i < W::kParts; i++) sum.part[i] += v.part[i];
-            }
-            const D share = broadcast<D>(1.0 / static_cast<double>(piece.rows));
-            for (int i = 0; i < W::kParts; i++) sum.part[i] = sum.part[i] * share;
-            for (int64_t r = 0; r < piece.rows; r++) {
-                const W v = widen(load<V>(from + r * piece.columns, m));
-                for (int i = 0; i < W::kParts; i++) {
-                    const D off = v.part[i] - sum.part[i];
-                    square.part[i] += off * off;
+            const int64_t pitch = piece.columns, used = pitch - c < L ? pitch - c : L;
+            double pivot[L] = {}, sum[L], square[L];
+            for (int64_t i = 0; i < used; i++) pivot[i] = static_cast<double>(from[i]);
+            for (int sweep = 0; sweep < kMomentSweeps<T>; sweep++) {
+                const Wide<V> at = load_wide<V>(pivot);
+                Moments<V> even, odd;  // two chains of additions, which would wait for each other
+                int64_t r = 0;
+                for (; r + 2 <= piece.rows; r += 2) {
+                    even.see(load<V>(from + r * pitch, m), at);
+                    odd.see(load<V>(from + (r + 1) * pitch, m), at);
+                }
+                if (r < piece.rows) even.see(load<V>(from + r * pitch, m), at);
+                even.join(odd);
+                store_sums<V>(even.sum, sum, L);
+                store_sums<V>(even.square, square, L);
+                for (int64_t i = 0; i < used; i++) {
+                    finish_moments(sum[i], square[i], pivot[i], static_cast<double>(piece.rows), mean + c + i,
+                                   squares + c + i);
+                    pivot[i] = mean[c + i];
                 }
             }
-            store_sums<V>(sum, mean + c, piece.columns - c);
-            store_sums<V>(square, squares + c, piece.columns - c);
         });
         return;
     }
-    const int64_t n = piece.columns, whole = n / L * L;
-    W sum{};
-    for (int64_t i = 0; i < whole; i += L) {
-        const W v = widen(load<V>(x + i));
-        for (int j = 0; j < W::kParts; j++) sum.part[j] += v.part[j];
-    }
-    double all = total<V>(sum);
-    for (int64_t i = whole; i < n; i++) all += static_cast<double>(x[i]);
-    const double centre = all / static_cast<double>(n);
-    W square{};
-    const D wide_centre = broadcast<D>(centre);
-    for (int64_t i = 0; i < whole; i += L) {
-        const W v = widen(load<V>(x + i));
-        for (int j = 0; j < W::kParts; j++) {
-            const D off = v.part[j] - wide_centre;
-            square.part[j] += off * off;
+    const int64_t n = piece.columns;
+    *mean = static_cast<double>(x[0]);
+    for (int sweep = 0; sweep < kMomentSweeps<T>; sweep++) {
+        const double pivot = *mean;
+        double at[L];
+        for (int i = 0; i < L; i++) at[i] = pivot;
+        const Wide<V> centre = load_wide<V>(at);
+        Moments<V> even, odd;
+        int64_t i = 0;
+        for (; i + 2 * L <= n; i += 2 * L) {
+            even.see(load<V>(x + i), centre);
+            odd.see(load<V>(x + i + L), centre);
         }
+        even.join(odd);
+        double sum = total<V>(even.sum), square = total<V>(even.square);
+        for (; i < n; i++) {
+            const double off = static_cast<double>(x[i]) - pivot;
+            sum += off;
+            square += off * off;
+        }
+        finish_moments(sum, square, pivot, static_cast<double>(n), mean, squares);
     }
-    all = total<V>(square);
-    for (int64_t i = whole; i < n; i++) {
-        const double off = static_cast<double>(x[i]) - centre;
-        all += off * off;
-    }
-    *mean = centre;
-    *squares = all;
 }
 
 // A parameter as a vector: one for each lane, or the same for all.
@@ -139,7 +180,7 @@ FASTCONV_INLINE void each_vector(const NormPiece& piece, Begin begin) {
 template <class T>
 struct Apply {
     NormPiece piece;
-    const T* x;
+    const T *x, *add;
     const NormParameters<T>& p;
     T* out;
 
@@ -151,15 +192,18 @@ struct Apply {
                     scale = parameter<V>(p.scale, piece.per_column, c, m);
             const V shift = parameter<V>(p.shift, piece.per_column, c, m);
             return [=](int64_t at, Mask<V> lanes) {
-                store(out + at, activated(A, (load<V>(x + at, lanes) - mean) * scale + shift), lanes);
+                V y = (load<V>(x + at, lanes) - mean) * scale + shift;
+                if (add != nullptr) y += load<V>(add + at, lanes);
+                store(out + at, activated(A, y), lanes);
             };
         });
     }
 };
 
 template <class T>
-void apply(NormPiece piece, const T* x, const NormParameters<T>& p, Activation activation, T* out) {
-    for_activation(activation, Apply<T>{piece, x, p, out});
+void apply(NormPiece piece, const T* x, const T* add, const NormParameters<T>& p, Activation activation,
+           T* out) {
+    for_activation(activation, Apply<T>{piece, x, add, p, out});
 }
 
 template <class T>

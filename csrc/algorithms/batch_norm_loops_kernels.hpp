@@ -28,8 +28,9 @@ template <class T>
 struct NormLoops {
     // Mean of each channel of the piece, and the sum of squared differences to it.
     void (*moments)(NormPiece piece, const T* x, double* mean, double* squares);
-    // out = activation((x - mean) * scale + shift); out may be x.
-    void (*apply)(NormPiece piece, const T* x, const NormParameters<T>& p, Activation activation, T* out);
+    // out = activation((x - mean) * scale + shift + add); out may be x, add may be null.
+    void (*apply)(NormPiece piece, const T* x, const T* add, const NormParameters<T>& p,
+                  Activation activation, T* out);
     // Sums of dy and of dy * hat, where hat = (x - mean) * inverse and dy is before the activation.
     void (*gradient_sums)(NormPiece piece, const T* dy, const T* x, const NormParameters<T>& p,
                           Activation activation, double* sum, double* dot);

@@ -32,6 +32,27 @@ void activate(int64_t n, const T* x, Activation activation, T* out) {
 }
 
 template <class T>
+struct Add {
+    int64_t n;
+    const T *a, *b;
+    T* out;
+
+    template <Activation A>
+    FASTCONV_INLINE void run() const {
+        using V = vec<T, kLanes<T>>;
+        for (int64_t i = 0; i < n; i += lanes_of<V>) {
+            const auto m = mask<V>(n - i);
+            store(out + i, activated(A, load<V>(a + i, m) + load<V>(b + i, m)), m);
+        }
+    }
+};
+
+template <class T>
+void add(int64_t n, const T* a, const T* b, Activation activation, T* out) {
+    for_activation(activation, Add<T>{n, a, b, out});
+}
+
+template <class T>
 struct ActivationGradient {
     int64_t n;
     const T *dy, *x;
@@ -125,7 +146,7 @@ void adam(int64_t n, const AdamStep& step, T* FASTCONV_RESTRICT param, const T* 
 
 template <class T>
 constexpr ElementLoops<T> make_element_loops() {
-    return {activate<T>, activation_gradient<T>, sgd<T>, rmsprop<T>, adam<T>};
+    return {activate<T>, add<T>, activation_gradient<T>, sgd<T>, rmsprop<T>, adam<T>};
 }
 
 }  // namespace

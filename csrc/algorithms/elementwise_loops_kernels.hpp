@@ -24,6 +24,8 @@ struct AdamStep {
 template <class T>
 struct ElementLoops {
     void (*activate)(int64_t n, const T* x, Activation activation, T* out);  // out may be x
+    // out = activation(a + b); out may be either
+    void (*add)(int64_t n, const T* a, const T* b, Activation activation, T* out);
     void (*activation_gradient)(int64_t n, const T* dy, const T* x, Activation activation,
                                 T* dx);  // dx may be either
     void (*sgd)(int64_t n, const SgdStep& step, T* param, const T* grad,

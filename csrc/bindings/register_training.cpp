@@ -77,7 +77,8 @@ void run_norm(const Array& x, const Array& mean, const Array& scale, const Array
 }
 
 void run_norm_train(const Array& x, const Array& weight, const Array& bias, double eps,
-                    const std::optional<std::string>& act, Array& result, Array& mean, Array& var) {
+                    const std::optional<std::string>& act, Array& result, Array& mean, Array& var,
+                    const Optional& add) {
     const Checked check(x);
     const NormShape s = norm_shape(x);
     const Activation a = activation(act);
@@ -86,10 +87,12 @@ void run_norm_train(const Array& x, const Array& weight, const Array& bias, doub
     const void* pb = check.read(bias, {s.channels}, "bias");
     void *po = check.write(result, shape_of(s), "out"), *pm = check.write(mean, {s.channels}, "mean");
     void* pv = check.write(var, {s.channels}, "var");
+    const void* pa = add ? check.read(*add, shape_of(s), "add") : nullptr;
     const py::gil_scoped_release nogil;
     with_type(check.dtype, [&](auto t) {
         using T = decltype(t);
-        batch_norm_train(s, in<T>(px), in<T>(pw), in<T>(pb), eps, a, out<T>(po), out<T>(pm), out<T>(pv));
+        batch_norm_train(s, in<T>(px), in<T>(pw), in<T>(pb), eps, a, out<T>(po), out<T>(pm), out<T>(pv),
+                         in<T>(pa));
     });
 }
 
@@ -132,6 +135,21 @@ void run_activate(const Array& x, const std::string& act, Array& result) {
         using T = decltype(t);
         in_pieces(n, [&](int64_t at, int64_t count) {
             element_loops<T>().activate(count, in<T>(px) + at, a, out<T>(po) + at);
+        });
+    });
+}
+
+void run_add(const Array& x, const Array& y, const std::optional<std::string>& act, Array& result) {
+    const Checked check(x);
+    const int64_t n = x.size();
+    const Activation a = activation(act);
+    const void *px = check.read(x, {n}, "a"), *py_ = check.read(y, {n}, "b");
+    void* po = check.write(result, {n}, "out");
+    const py::gil_scoped_release nogil;
+    with_type(check.dtype, [&](auto t) {
+        using T = decltype(t);
+        in_pieces(n, [&](int64_t at, int64_t count) {
+            element_loops<T>().add(count, in<T>(px) + at, in<T>(py_) + at, a, out<T>(po) + at);
         });
     });
 }
@@ -215,11 +233,13 @@ void register_training(py::module_& m) {
     m.def("batch_norm", &run_norm, py::arg("x"), py::arg("mean"), py::arg("scale"), py::arg("bias"),
           py::arg("activation"), py::arg("out"));
     m.def("batch_norm_train", &run_norm_train, py::arg("x"), py::arg("weight"), py::arg("bias"),
-          py::arg("eps"), py::arg("activation"), py::arg("out"), py::arg("mean"), py::arg("var"));
+          py::arg("eps"), py::arg("activation"), py::arg("out"), py::arg("mean"), py::arg("var"),
+          py::arg("add"));
     m.def("batch_norm_backward", &run_norm_backward, py::arg("grad_output"), py::arg("x"), py::arg("weight"),
           py::arg("bias"), py::arg("mean"), py::arg("var"), py::arg("eps"), py::arg("activation"),
           py::arg("dx"), py::arg("dweight"), py::arg("dbias"));
     m.def("activate", &run_activate, py::arg("x"), py::arg("activation"), py::arg("out"));
+    m.def("add", &run_add, py::arg("a"), py::arg("b"), py::arg("activation"), py::arg("out"));
     m.def("activation_backward", &run_activation_backward, py::arg("grad_output"), py::arg("x"),
           py::arg("activation"), py::arg("dx"));
     m.def("sgd_update", &run_sgd, py::arg("param"), py::arg("grad"), py::arg("velocity"), py::arg("lr"),

@@ -17,6 +17,7 @@ __all__ = [
     "activate",
     "activation_backward",
     "adam_update",
+    "add",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_train",
@@ -62,6 +63,15 @@ def _activate(x: Array, activation: str, out: Array) -> None:
         np.multiply(x, np.clip(x + 3, 0, 6) / 6, out=out)
     else:  # gelu: x times the normal distribution function
         np.multiply(x, _normal_cdf(x), out=out, casting="same_kind")
+
+
+def add(a: Array, b: Array, activation: str | None, out: Array) -> None:
+    """Write the activation of ``a + b`` to ``out``, which may be either itself."""
+    with np.errstate(all="ignore"):
+        for part in _blocks(a.size):
+            np.add(a[part], b[part], out=out[part])
+            if activation is not None:
+                _activate(out[part], activation, out[part])
 
 
 def activation_backward(grad_output: Array, x: Array, activation: str, dx: Array) -> None:
@@ -181,7 +191,8 @@ def batch_norm(x: Array, mean: Array, scale: Array, bias: Array, activation: str
 
 
 def batch_norm_train(
-    x: Array, weight: Array, bias: Array, eps: float, activation: str | None, out: Array, mean: Array, var: Array
+    x: Array, weight: Array, bias: Array, eps: float, activation: str | None, out: Array, mean: Array, var: Array,
+    add: Array | None,
 ) -> None:  # fmt: skip
     """Normalise by the batch's own mean and variance, in two passes with float64 sums."""
     with np.errstate(all="ignore"):
@@ -195,6 +206,8 @@ def batch_norm_train(
         scale = weight / np.sqrt(wide + eps)
         out *= _column(scale.astype(x.dtype))
         out += _column((bias - rest * scale).astype(x.dtype))
+        if add is not None:
+            out += add
     if activation is not None:
         flat = out.reshape(-1)
         activate(flat, activation, flat)

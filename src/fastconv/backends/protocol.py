@@ -275,6 +275,10 @@ class Backend(abc.ABC):
         """Activation by name (PyTorch's definitions) of a flat array; ``out`` may be ``x`` itself."""
         composed.activate(x, activation, out)
 
+    def add(self, a: Array, b: Array, activation: str | None, out: Array) -> None:
+        """``a + b``, then the activation; flat arrays, ``out`` may be either itself."""
+        composed.add(a, b, activation, out)
+
     def activation_backward(self, grad_output: Array, x: Array, activation: str, dx: Array) -> None:
         """Gradient to the pre-activation ``x``; flat arrays, ``dx`` may be ``grad_output`` or ``x`` itself."""
         composed.activation_backward(grad_output, x, activation, dx)
@@ -285,13 +289,14 @@ class Backend(abc.ABC):
 
     def batch_norm_train(
         self, x: Array, weight: Array, bias: Array, eps: float, activation: str | None, out: Array,
-        mean: Array, var: Array,
+        mean: Array, var: Array, add: Array | None,
     ) -> None:  # fmt: skip
         """Normalise by the mean and biased variance over outer and inner, which are written to ``mean`` and ``var``.
 
-        Sums are float64, the variance is computed about the mean; outer * inner is at least one.
+        Sums are float64, the variance is computed about the mean; outer * inner is at least one. ``add``, if given, is
+        added before the activation; it shares no memory with ``out``.
         """
-        composed.batch_norm_train(x, weight, bias, eps, activation, out, mean, var)
+        composed.batch_norm_train(x, weight, bias, eps, activation, out, mean, var, add)
 
     def batch_norm_backward(
         self, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float,

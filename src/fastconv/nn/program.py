@@ -1,8 +1,9 @@
 """A graph made ready to run: calls in order, neighbours fused, buffers reused from step to step.
 
-Padding layers go into the convolution behind them, activations into the layer before them where its kernel applies
-them itself. In training every call keeps its output, which its gradient needs; in use, and for gradients, arrays come
-from a pool and return to it as soon as their last reader has run, so that a steady state allocates nothing.
+Padding layers go into the convolution behind them, activations and sums of two into the layer before them where its
+kernel applies them itself. In training every call keeps its output, which its gradient needs; in use, and for
+gradients, arrays come from a pool and return to it as soon as their last reader has run, so that a steady state
+allocates nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import activate
 from .graph import Array, Node, Tensor, empty, static
 from .layers.activation import Elementwise
 from .layers.core import Layer, Weight
@@ -231,12 +233,30 @@ class Program:
                 call.activation, call.target = follower.layer.elementwise, follower.target
                 dropped.add(follower)
         self.calls = [c for c in self.calls if c not in dropped]
+        self._fuse_sums(readers)
         for call in self.calls:
             behind = readers.get(call.target, [])
             rising = call.activation in ("relu", "relu6", "leaky_relu") and call.target not in self.outputs
             if rising and len(behind) == 1 and behind[0].layer.takes_maxima:
                 # max(f(x)) = f(max(x)): the gradient goes through f where it is small, behind the pooling
                 behind[0].pooled, call.graded = call.activation, True
+
+    def _fuse_sums(self, readers: dict[int, list[Call]]) -> None:
+        """Leave the sum of two tensors to the layer that makes one of them, for this sum alone, if it takes it."""
+        makers = {call.target: call for call in self.calls}
+        for place, call in enumerate(self.calls):
+            if not call.layer.sums or len(call.sources) != 2 or call.sources[0] == call.sources[1]:
+                continue
+            for source, other in (call.sources, call.sources[::-1]):
+                maker = makers.get(source)
+                if maker is None or not maker.layer.takes_sum or maker.activation or len(maker.sources) != 1:
+                    continue
+                if len(readers[source]) == 1 and source not in self.outputs:
+                    maker.sources, maker.target = [maker.sources[0], other], call.target
+                    maker.activation, self.calls[place] = call.activation, maker
+                    break
+        # the maker now stands where the sum stood, behind both of its inputs
+        self.calls = [c for i, c in enumerate(self.calls) if c not in self.calls[i + 1 :]]
 
     def _find_last_readers(self) -> None:
         seen = set(self.outputs) | set(self.inputs)
@@ -318,7 +338,7 @@ class Program:
             if self._needed[call.target]:
                 fresh.clear()
                 result = call.layer.backward(dy, call)
-                dxs = result if call.layer.many else [result]
+                dxs = result if call.layer.many or len(call.sources) > 1 else [result]
                 for source, need, dx in zip(call.sources, call.needs_dx, dxs, strict=True):
                     if not need or dx is None:
                         continue
@@ -338,15 +358,15 @@ class Program:
     def _sum(self, a: Array, b: Array) -> Array:
         pool = self.pool
         if pool.count(a) == 1:
-            np.add(a, b, out=a)
+            activate(a, None, add=b, out=a)
             pool.release(b)
             return a
         if pool.count(b) == 1:
-            np.add(a, b, out=b)
+            activate(b, None, add=a, out=b)
             pool.release(a)
             return b
         total = pool.take(a.shape, a.dtype)
-        np.add(a, b, out=total)
+        activate(a, None, add=b, out=total)
         pool.release(a)
         pool.release(b)
         return total

@@ -65,7 +65,10 @@ def activate_in_place(backend: Backend, y: Array, activation: str) -> None:
 # ------------------------------------------------------------------------------------------------- activations
 
 
-def activate(x: ArrayLike, activation: str | None, *, out: Array | None = None, backend: str | None = None) -> Array:
+def activate(
+    x: ArrayLike, activation: str | None, *, add: ArrayLike | None = None, out: Array | None = None,
+    backend: str | None = None,
+) -> Array:  # fmt: skip
     """Apply an activation to every element, by PyTorch's definition of that name.
 
     Parameters
@@ -75,15 +78,18 @@ def activate(x: ArrayLike, activation: str | None, *, out: Array | None = None, 
     activation : str or None
         ``relu relu6 leaky_relu sigmoid tanh silu gelu hard_swish``; ``leaky_relu`` has slope 0.01 below zero, ``gelu``
         is by the error function. None copies.
+    add : array_like, optional
+        Of x's shape: added to x first, in the same pass, as at the end of a residual block.
     out : ndarray, optional
-        Array of the result's shape and dtype to write to; ``x`` itself, or an array that shares no memory with it.
+        Array of the result's shape and dtype to write to; ``x`` or ``add`` itself, or an array that shares no memory
+        with them.
     backend : str, optional
         Who computes; by default the active backend.
 
     Returns
     -------
     ndarray
-        Of x's shape and of dtype ``np.result_type(x, np.float32)`` (float16 stays).
+        Of x's shape and of dtype ``np.result_type(x, np.float32)``, with ``add`` of both (float16 stays).
 
     Raises
     ------
@@ -105,17 +111,23 @@ def activate(x: ArrayLike, activation: str | None, *, out: Array | None = None, 
     array = real_array(func, "x", x)
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     check_activation(func, activation)
-    result = _result(func, out, array, float_dtype(array), (array,))
-    if activation is None:
+    other = None if add is None else real_array(func, "add", add)
+    if other is not None and other.shape != array.shape:
+        raise GeometryError(f"{func}: add must have the shape of x, {array.shape}, received {other.shape}")
+    inputs = (array,) if other is None else (array, other)
+    result = _result(func, out, array, float_dtype(*inputs), inputs)
+    if activation is None and other is None:
         result[...] = array
         return result
-    source = _flat(array, kernel_dtype(result.dtype))
-    if is_plain(result):
-        runs_on.activate(source, activation, result.reshape(-1))
-    else:
-        buffer = np.empty_like(source)
-        runs_on.activate(source, activation, buffer)
-        _store(buffer, result)
+    dtype = kernel_dtype(result.dtype)
+    source = _flat(array, dtype)
+    into = result.reshape(-1) if is_plain(result) else np.empty_like(source)
+    if other is not None:
+        runs_on.add(source, _flat(other, dtype), activation, into)
+    elif activation is not None:
+        runs_on.activate(source, activation, into)
+    if not is_plain(result):
+        _store(into, result)
     return result
 
 

@@ -93,7 +93,7 @@ def batch_norm(
 
 def batch_norm_train(
     x: ArrayLike, weight: ArrayLike | None, bias: ArrayLike | None, *, eps: float = 1e-5, layout: str | None = None,
-    activation: str | None = None, out: Array | None = None, backend: str | None = None,
+    activation: str | None = None, add: ArrayLike | None = None, out: Array | None = None, backend: str | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Normalise every channel by its own mean and variance over the batch and all positions.
 
@@ -103,6 +103,8 @@ def batch_norm_train(
     ----------
     x, weight, bias, eps, layout, activation, out, backend
         As in :func:`batch_norm`.
+    add : array_like, optional
+        Of x's shape: added before the activation, in the same pass, as at the end of a residual block.
 
     Returns
     -------
@@ -125,13 +127,19 @@ def batch_norm_train(
     """
     func = "batch_norm_train"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    call = _Call(func, x, layout, activation)
+    added = None if add is None else real_array(func, "add", add)
+    call = _Call(func, x, layout, activation, *([] if added is None else [added]))
     call.check_count()
+    if added is not None and added.shape != call.x.shape:
+        raise GeometryError(f"{func}: add must have the shape of x, {call.x.shape}, received {added.shape}")
     gamma, beta = call.cast(call.vector("weight", weight, 1)), call.cast(call.vector("bias", bias, 0))
-    result = new_or_checked(func, out, call.x.shape, call.result, (call.x,))
+    result = new_or_checked(func, out, call.x.shape, call.result, (call.x, added))
     mean, var = np.empty(call.channels, call.dtype), np.empty(call.channels, call.dtype)
     y = call.into(result)
-    runs_on.batch_norm_train(call.three(call.x), gamma, beta, number(func, "eps", eps), activation, y, mean, var)
+    runs_on.batch_norm_train(
+        call.three(call.x), gamma, beta, number(func, "eps", eps), activation, y, mean, var,
+        None if added is None else call.three(added),
+    )  # fmt: skip
     call.store(y, result)
     return result, mean, var
 

@@ -163,7 +163,15 @@ _Real = NDArray[Any]
 
 def batch_norm(x: _Real, mean: _Real, scale: _Real, bias: _Real, activation: str | None, out: _Real) -> None: ...
 def batch_norm_train(
-    x: _Real, weight: _Real, bias: _Real, eps: float, activation: str | None, out: _Real, mean: _Real, var: _Real
+    x: _Real,
+    weight: _Real,
+    bias: _Real,
+    eps: float,
+    activation: str | None,
+    out: _Real,
+    mean: _Real,
+    var: _Real,
+    add: _Real | None,
 ) -> None: ...
 def batch_norm_backward(
     grad_output: _Real,
@@ -179,6 +187,7 @@ def batch_norm_backward(
     dbias: _Real,
 ) -> None: ...
 def activate(x: _Real, activation: str, out: _Real) -> None: ...
+def add(a: _Real, b: _Real, activation: str | None, out: _Real) -> None: ...
 def activation_backward(grad_output: _Real, x: _Real, activation: str, dx: _Real) -> None: ...
 def sgd_update(
     param: _Real, grad: _Real, velocity: _Real | None, lr: float, momentum: float, nesterov: bool, decay: float

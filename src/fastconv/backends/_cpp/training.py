@@ -15,6 +15,10 @@ class TrainingKernels:
         """Activation of a flat array."""
         _core.activate(x, activation, out)
 
+    def add(self, a: Array, b: Array, activation: str | None, out: Array) -> None:
+        """Activation of a sum of flat arrays, in one pass."""
+        _core.add(a, b, activation, out)
+
     def activation_backward(self, grad_output: Array, x: Array, activation: str, dx: Array) -> None:
         """Gradient to the pre-activation."""
         _core.activation_backward(grad_output, x, activation, dx)
@@ -25,10 +29,10 @@ class TrainingKernels:
 
     def batch_norm_train(
         self, x: Array, weight: Array, bias: Array, eps: float, activation: str | None, out: Array,
-        mean: Array, var: Array,
+        mean: Array, var: Array, add: Array | None,
     ) -> None:  # fmt: skip
-        """Statistics in one pass over memory, normalisation and activation in a second."""
-        _core.batch_norm_train(x, weight, bias, eps, activation, out, mean, var)
+        """Statistics in one pass over memory; normalisation, sum and activation in a second."""
+        _core.batch_norm_train(x, weight, bias, eps, activation, out, mean, var, add)
 
     def batch_norm_backward(
         self, grad_output: Array, x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float,

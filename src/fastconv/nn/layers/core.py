@@ -149,6 +149,16 @@ class Layer:
         return None
 
     @property
+    def sums(self) -> bool:
+        """Whether this is the sum of its inputs, which a layer before it may take over."""
+        return False
+
+    @property
+    def takes_sum(self) -> bool:
+        """Whether a tensor of the output's shape may be added to the output, by ``forward`` and ``backward``."""
+        return False
+
+    @property
     def takes_padding(self) -> bool:
         """Whether a padding layer before this one may be left to its kernel."""
         return False

@@ -42,12 +42,18 @@ class Add(Merge):
 
     fuses: ClassVar[tuple[str, ...]] = ("relu", "relu6", "leaky_relu")
 
+    @property
+    def sums(self) -> bool:
+        """It is, unless a class of its own computes something else."""
+        return type(self).forward is Add.forward and type(self).backward is Add.backward
+
     def forward(self, x: list[Array], call: Call) -> Array:
         """Sum, and apply a fused activation."""
-        y: Array = np.add(x[0], x[1], out=call.out())
-        for other in x[2:]:
-            y += other
-        return y if call.activation is None else activate(y, call.activation, out=y)
+        y, last = call.out(), len(x) - 1
+        total = x[0]
+        for i, other in enumerate(x[1:], 1):
+            total = y = activate(total, call.activation if i == last else None, add=other, out=y)
+        return total
 
     def backward(self, dy: Array, call: Call) -> list[Array]:
         """The gradient, to each."""

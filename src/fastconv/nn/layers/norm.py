@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ... import batch_norm, batch_norm_backward, batch_norm_train
+from ... import activate, activation_backward, batch_norm, batch_norm_backward, batch_norm_train
 from .. import initializers, random, regularizers
 from ..graph import Array, Shape
 from .core import Layer, Weight
@@ -77,41 +77,59 @@ class BatchNormalization(Layer):
             "moving_variance", channels, self.moving_variance_initializer, trainable=False
         )
 
+    @property
+    def takes_sum(self) -> bool:
+        """In the pass that normalises."""
+        return type(self).forward is BatchNormalization.forward
+
     def _parameters(self) -> tuple[Array | None, Array | None]:
         return None if self.gamma is None else self.gamma.value, None if self.beta is None else self.beta.value
 
     def forward(self, x: Array, call: Call) -> Array:
         """Normalise, and apply a fused activation."""
         gamma, beta = self._parameters()
-        options: dict[str, Any] = {
-            "eps": self.epsilon, "layout": "NHWC", "activation": call.activation, "out": call.out()
-        }  # fmt: skip
-        if not call.training or not self.trainable:
-            return batch_norm(x, gamma, beta, self.moving_mean.value, self.moving_variance.value, **options)
-        y, call.saved["mean"], call.saved["var"] = batch_norm_train(x, gamma, beta, **options)
-        return y
+        options: dict[str, Any] = {"eps": self.epsilon, "layout": "NHWC", "out": call.out()}
+        added = call.inputs[1] if len(call.inputs) > 1 else None
+        if call.training and self.trainable:
+            y, call.saved["mean"], call.saved["var"] = batch_norm_train(
+                x, gamma, beta, activation=call.activation, add=added, **options
+            )
+            return y
+        options["activation"] = call.activation if added is None else None
+        y = batch_norm(x, gamma, beta, self.moving_mean.value, self.moving_variance.value, **options)
+        return y if added is None else activate(y, call.activation, add=added, out=y)
 
-    def backward(self, dy: Array, call: Call) -> Array:
-        """Gradients through the batch's statistics; of a frozen layer, a scaling."""
+    def backward(self, dy: Array, call: Call) -> Array | list[Array]:
+        """Gradients through the batch's statistics; of a frozen layer, a scaling. And of a sum behind it."""
+        activation = None if call.graded else call.activation
+        if len(call.inputs) == 1:
+            return self._backward(dy, call, activation)
+        if activation is not None:
+            assert call.y is not None
+            dy = activation_backward(dy, call.y, activation, out=call.reuse(dy))
+        return [self._backward(dy, call, None), dy]
+
+    def _backward(self, dy: Array, call: Call, activation: str | None) -> Array:
         gamma, beta = self._parameters()
         if not self.trainable:
-            return self._frozen_backward(dy, call, gamma, beta)
+            return self._frozen_backward(dy, call, gamma, beta, activation)
         dgamma = None if self.gamma is None else call.grad(self.gamma)
         dbeta = None if self.beta is None else call.grad(self.beta)
         return batch_norm_backward(
             dy, call.x, gamma, beta, call.saved["mean"], call.saved["var"], eps=self.epsilon, layout="NHWC",
-            activation=None if call.graded else call.activation, out=(call.dx(), dgamma, dbeta),
+            activation=activation, out=(call.dx(), dgamma, dbeta),
         ).x  # fmt: skip
 
-    def _frozen_backward(self, dy: Array, call: Call, gamma: Array | None, beta: Array | None) -> Array:
-        from ... import activation_backward
-
+    def _frozen_backward(
+        self, dy: Array, call: Call, gamma: Array | None, beta: Array | None, activation: str | None
+    ) -> Array:
         mean, var = self.moving_mean.value, self.moving_variance.value
-        if call.activation is not None and not call.graded:
-            before = batch_norm(call.x, gamma, beta, mean, var, eps=self.epsilon, layout="NHWC", out=call.dx())
-            dy = activation_backward(dy, before, call.activation, out=before)
+        into = call.dx()
+        if activation is not None:
+            before = batch_norm(call.x, gamma, beta, mean, var, eps=self.epsilon, layout="NHWC", out=into)
+            dy = activation_backward(dy, before, activation, out=before)
         slope = 1 / np.sqrt(var + self.epsilon)
-        return np.multiply(dy, slope if gamma is None else slope * gamma, out=call.reuse(dy), casting="same_kind")
+        return np.multiply(dy, slope if gamma is None else slope * gamma, out=into, casting="same_kind")
 
     def commit(self, call: Call) -> None:
         """Follow the batch's statistics."""
