@@ -6,6 +6,7 @@
 
 #include "algorithms/clamp.hpp"
 #include "algorithms/panel_tile_kernels.hpp"
+#include "simd/shuffle.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -88,25 +89,19 @@ void panel_tile(const PanelTile<T>& t) {
 #pragma GCC unroll 5
         for (int b = 0; b < B; b++) w[b] += w_step;
     };
-    int64_t pairs = t.steps / 2;
-    const auto ask = [&](const Lines<T>& lines) __attribute__((always_inline)) {
-        const T* line = lines.first;
-        int64_t n = lines.count < pairs ? lines.count : pairs;
-        pairs -= n;
-        for (; n > 0; n--, line += lines.step) {
+    int64_t steps = t.steps;
+    for (const Lines<T>* lines = t.ahead; lines < t.ahead + 2; lines++) {
+        const T* line = lines->first;
+        int64_t n = lines->count < steps / 2 ? lines->count : steps / 2;
+        steps -= 2 * n;
+        for (; n > 0; n--, line += lines->step) {
 #pragma GCC unroll 2
             for (int j = 1; j <= N; j++) prefetch_l2(line + j * L - 1);
             step();
             step();
         }
-    };
-    ask(t.input);
-    ask(t.output);
-    for (; pairs > 0; pairs--) {
-        step();
-        step();
     }
-    if (t.steps % 2 != 0) step();
+    for (; steps > 0; steps--) step();
 
     if constexpr (Beside) finish_beside<T, R>(t, beside);
     const auto tail = mask<V>(t.pixels - (N - 1) * L);
@@ -123,7 +118,10 @@ void panel_tile(const PanelTile<T>& t) {
         }
     }
     if (t.clamp != Clamp::none) {
-        FASTCONV_EACH sum[r][j] = clamped(sum[r][j], t.clamp);
+        // One loop for both clamps, as `clamped` would do it: the code of the ends of all tiles is most of this object.
+        const V zero{}, most = broadcast<V>(t.clamp == Clamp::relu6 ? T(6) : static_cast<T>(__builtin_inf()));
+        FASTCONV_EACH sum[r][j] = sum[r][j] < zero ? zero : sum[r][j];
+        FASTCONV_EACH sum[r][j] = sum[r][j] > most ? most : sum[r][j];
     }
     FASTCONV_EACH {
         T* const out = t.out + r * t.out_row + j * L;
@@ -132,6 +130,21 @@ void panel_tile(const PanelTile<T>& t) {
 }
 
 #undef FASTCONV_EACH
+
+// Channels innermost: the masks of a run are those of all channels.
+template <class T>
+void take_even(const T* from, int64_t from_row, int64_t channels, int64_t n, T* to, int64_t to_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    for (int64_t j = 0; j < n; j += L) {
+        const int64_t left = 2 * (n - j) - 1;  // what follows the last value may not be readable
+        const auto low = mask<V>(left), high = mask<V>(left - L), kept = mask<V>(n - j);
+        const T* source = from + 2 * j;
+        T* target = to + j;
+        for (int64_t c = 0; c < channels; c++, source += from_row, target += to_row)
+            store(target, even_lanes(load<V>(source, low), load<V>(source + L, high)), kept);
+    }
+}
 
 #define FASTCONV_BESIDE(R) panel_tile<T, (R < kPanelRows ? R : kPanelRows), 1, false, true>
 #define FASTCONV_PANEL_ROW(C, R)                                      \
@@ -156,7 +169,8 @@ void panel_tile(const PanelTile<T>& t) {
 
 template <class T>
 constexpr PanelTiles<T> make_panel_tiles() {
-    PanelTiles<T> tiles = {kPanelRows, {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)}, {}};
+    PanelTiles<T> tiles = {
+        kPanelRows, {FASTCONV_PANEL_ROWS(false), FASTCONV_PANEL_ROWS(true)}, {}, take_even<T>};
     // 7 x 7 pixels are three vectors and one pixel. Narrower vectors waste less.
     if constexpr (kVectorBytes == 64 && sizeof(T) == 4)
         tiles = {kPanelRows,
@@ -164,7 +178,8 @@ constexpr PanelTiles<T> make_panel_tiles() {
                  {nullptr, FASTCONV_BESIDE(1), FASTCONV_BESIDE(2), FASTCONV_BESIDE(3), FASTCONV_BESIDE(4),
                   FASTCONV_BESIDE(5), FASTCONV_BESIDE(6), FASTCONV_BESIDE(7), FASTCONV_BESIDE(8),
                   FASTCONV_BESIDE(9), FASTCONV_BESIDE(10), FASTCONV_BESIDE(11), FASTCONV_BESIDE(12),
-                  FASTCONV_BESIDE(13), FASTCONV_BESIDE(14)}};
+                  FASTCONV_BESIDE(13), FASTCONV_BESIDE(14)},
+                 take_even<T>};
     return tiles;
 }
 

@@ -41,8 +41,8 @@ struct PanelTile {
     const T* bias = nullptr;  // one per row
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
-    bool waits = false;      // out holds earlier sums for a later call
-    Lines<T> input, output;  // of later calls, at most one for two steps altogether
+    bool waits = false;  // out holds earlier sums for a later call
+    Lines<T> ahead[2];   // inputs and outputs of later calls, at most one for two steps altogether
 };
 
 constexpr int kPanelVectors = 2;
@@ -55,6 +55,8 @@ struct PanelTiles {
     // One vector and one pixel, from rows of two vectors. Weights are packed (w_row is 1), and a vector is read from each
     // step's. Null where an instruction set has none. [rows]
     void (*beside[kMaxChannelRows + 1])(const PanelTile<T>&);
+    // to[c * to_row + j] = from[c * from_row + 2 * j] for j < n.
+    void (*take_even)(const T* from, int64_t from_row, int64_t channels, int64_t n, T* to, int64_t to_row);
 };
 
 struct PanelTileKernels {

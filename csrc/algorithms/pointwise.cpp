@@ -224,8 +224,8 @@ class PointwiseFirst final : public ConvKernel {
                     call.copy = tile;
                     T* const sums = partial + rows.begin * partial_row + pixel - first;
                     if (b > 0) call.partial = sums;
-                    call.input = take(ahead);
-                    call.output = {};
+                    call.ahead[0] = take(ahead);
+                    call.ahead[1] = {};
                     const auto run = beside_ && t + 1 == tiles_ && args.packed != nullptr
                                          ? kernels.beside[rows.size()]
                                          : kernels.run[copies ? 1 : 0][rows.size()][vectors];
@@ -242,9 +242,9 @@ class PointwiseFirst final : public ConvKernel {
                         call.add = static_cast<const T*>(args.add) + (call.out - static_cast<T*>(args.out));
                     // The next call's outputs: of the next tile, then of the next rows.
                     if (t + 1 < band.tiles.end)
-                        call.output = {out + pixel_of(t + 1), plane, rows.size()};
+                        call.ahead[1] = {out + pixel_of(t + 1), plane, rows.size()};
                     else if (i + 1 < row_blocks.end)
-                        call.output = {out + rows.size() * plane + first, plane, rows.size()};
+                        call.ahead[1] = {out + rows.size() * plane + first, plane, rows.size()};
                     run(call);
                     if (needs_pass(args.activation))
                         rows_of<T>().activate(args.activation, call.out, rows.size(), plane, call.pixels);
@@ -267,9 +267,14 @@ class PointwiseFirst final : public ConvKernel {
             const int64_t at = pixel + done, w = at % width, h = at / width % height, d = at / width / height;
             const int64_t n = std::min(width - w, pixels - done);
             const int64_t line = (d * p_.stride[0] * p_.in_size[1] + h * p_.stride[1]) * p_.in_size[2];
-            for (int64_t c = 0; c < count; c++)
-                rows_of<T>().pack(x + c * plane + line, p_.in_size[2], p_.mode, w * p_.stride[2],
-                                  p_.stride[2], to + c * pitch + done, n);
+            const T* const from = x + line + w * p_.stride[2];
+            if (p_.stride[2] == 2) {
+                panel_tiles<T>().take_even(from, plane, count, n, to + done, pitch);
+            } else {
+                for (int64_t c = 0; c < count; c++)
+                    for (int64_t i = 0; i < n; i++)
+                        to[c * pitch + done + i] = from[c * plane + i * p_.stride[2]];
+            }
             done += n;
         }
     }
@@ -299,9 +304,9 @@ std::string why_not_pointwise(const ConvProblem& p, DType) {
 
 namespace {
 
-// Cycles for one image on one core that starts two vector multiply-adds a cycle, channels first. Fitted to 460 random
-// layers (6 to 2048 channels, 1 to 112 pixels wide, a quarter of them of stride 2; AVX-512, one thread, packed weights):
-// the faster orientation, or one within 5% of it, was chosen on 98% of the dense ones and 86% of the strided.
+// Cycles for one image on one core that starts two vector multiply-adds a cycle, channels first. Fitted to 400 random
+// layers (6 to 2048 channels, 1 to 112 pixels wide, half of them of stride 2; AVX-512, one thread, packed weights): the
+// faster orientation, or one within 5% of it, was chosen on 98% of them, the worst took 1.2 times as long.
 struct PointwiseCycles {
     double lanes, pixels, in, out, groups, weights, narrow;
     bool dense, heavy;
@@ -321,25 +326,26 @@ struct PointwiseCycles {
         const double rows = std::ceil(out / panel_tiles<float>().rows),
                      blocks = std::max(1.0, std::ceil(in / kChainAim));
         const double vectors = std::ceil(pixels / lanes), tiles = std::ceil(vectors / kPanelVectors);
-        const double together = std::max(heavy ? 4.0 : 1.0, std::floor(kChainAim / std::ceil(in / blocks)));
+        const double together =
+            std::max(heavy && tiles >= 4 ? 4.0 : 1.0, std::floor(kChainAim / std::ceil(in / blocks)));
         const double bands = std::ceil(tiles / together);
         // A pixel beside the last vector takes a tenth of one.
         const bool beside =
             pixels > lanes && std::fmod(pixels, lanes) == 1 && panel_tiles<float>().beside[1] != nullptr;
         const double multiply = (vectors - (beside ? 0.9 : 0)) * std::max(out, 4.0) * in / 2;
-        const double staged = dense ? 0.15 : 2.3 + 3.5 * (1.0 / static_cast<double>(width) + 1 / (2 * lanes));
-        return groups * (multiply + 63 * tiles * rows * blocks +
-                         narrow * (0.07 + (heavy ? 0.135 : 0)) * bands * weights +
-                         narrow * (0.1 + 0.9 * (blocks - 1)) * out * pixels + narrow * staged * in * pixels);
+        const double staged = dense ? 0.16 : 0.55 + 3 * (1 / static_cast<double>(width) + 1 / (2 * lanes));
+        return groups * (0.96 * multiply + 49 * tiles * rows * blocks +
+                         narrow * (0.09 + (heavy ? 0.05 : 0)) * bands * weights +
+                         narrow * (0.15 + 1.2 * (blocks - 1)) * out * pixels + narrow * staged * in * pixels);
     }
 
     double channels_in_lanes() const {
         const double vectors = std::ceil(out / lanes), chains = std::max(1.0, std::round(in / kChainAim));
         const double rows = active_isa() == Isa::avx512 ? 14 : 6;
         const double tiles = std::ceil(pixels / rows) * std::ceil(vectors / 2) * chains;
-        return groups * (1.09 * std::max(pixels, 4.0) * in * vectors / 2 + 117 * tiles +
-                         narrow * ((0.05 + (heavy ? 0.2 : 0)) * weights +
-                                   (dense ? 0.73 : 1.97) * in * pixels + 0.38 * out * pixels));
+        return groups * (1.1 * std::max(pixels, 4.0) * in * vectors / 2 + 97 * tiles +
+                         narrow * ((0.035 + (heavy ? 0.17 : 0)) * weights +
+                                   (dense ? 0.76 : 1.86) * in * pixels + 0.44 * out * pixels));
     }
 };
 

@@ -8,7 +8,7 @@
 //   Tried: tiles of 6x4 (the same within 3%, better only for 16 channels), 9x3 (5% slower), prefetching for writing
 //   instead of reading (20% slower).
 //   One pixel beyond the last full vector (7 x 7 is three vectors and one) is summed with the output channels in lanes.
-//   A small model (pointwise.cpp) sends images of few pixels, and most strided layers, to channels in lanes instead.
+//   A small model (pointwise.cpp) sends images of few pixels to channels in lanes instead.
 // channels last: direct convolution sees the pixels as one line and is this already.
 #pragma once
 
