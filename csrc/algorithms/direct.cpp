@@ -60,7 +60,8 @@ struct Cycles {
             p.channels_last && !p.reads_padding() && (!one_line || p.in_pixels() == p.out_pixels());
         if (p.channels_last)
             return 1.27 * multiply + 160 * tiles + 0.17 * weights + (in_place ? 0 : 0.7 * copied());
-        return 1.34 * multiply + 350 * tiles + narrow() * (0.15 * weights + 0.9 * copied());
+        if (one_line) return 1.34 * multiply + 350 * tiles + narrow() * (0.15 * weights + 0.9 * copied());
+        return 1.27 * multiply + 160 * tiles + narrow() * (0.17 * weights + 0.85 * copied() + outputs);
     }
 
     // Output rows are one run of pixels with the columns between them.
