@@ -340,21 +340,12 @@ std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, const Winogr
     return std::make_unique<Winograd<double>>(p, scheme);
 }
 
-// The best of the schemes of stride 2 for this kernel, null where there is none.
-const WinogradScheme* best_strided(const ConvProblem& p, DType dtype) {
-    const WinogradScheme* best = nullptr;
-    double least = 0;
-    for (const WinogradScheme& scheme : kWinogradSchemes) {
-        if (scheme.stride != 2 || p.kernel[0] != 1 || p.kernel[1] != scheme.kernel ||
-            p.kernel[2] != scheme.kernel)
-            continue;
-        const double seconds = predict(p, dtype, scheme);
-        if (best == nullptr || seconds < least) {
-            least = seconds;
-            best = &scheme;
-        }
-    }
-    return best;
+// The scheme of stride 2 for this kernel, null where there is none.
+const WinogradScheme* strided(const ConvProblem& p) {
+    if (p.kernel[0] != 1 || p.kernel[1] != p.kernel[2]) return nullptr;
+    for (const WinogradScheme& scheme : kWinogradSchemes)
+        if (scheme.stride == 2 && p.kernel[1] == scheme.kernel) return &scheme;
+    return nullptr;
 }
 
 }  // namespace
@@ -371,15 +362,12 @@ FASTCONV_3X3(winograd_6x3, 8)
 #undef FASTCONV_3X3
 
 std::string why_not_winograd_stride2(const ConvProblem& p, DType) {
-    const bool square = p.kernel[0] == 1 && p.kernel[1] == p.kernel[2];
-    if (!square || p.kernel[1] < 3 || p.kernel[1] > 7) return "this needs a square kernel of 3x3 to 7x7";
+    if (strided(p) == nullptr) return "this needs a square kernel of 3x3, 4x4, 5x5 or 7x7";
     return why_not(p, 2);
 }
-double predict_winograd_stride2(const ConvProblem& p, DType dtype) {
-    return predict(p, dtype, *best_strided(p, dtype));
-}
+double predict_winograd_stride2(const ConvProblem& p, DType dtype) { return predict(p, dtype, *strided(p)); }
 std::unique_ptr<ConvKernel> make_winograd_stride2(const ConvProblem& p, DType dtype) {
-    return make(p, dtype, *best_strided(p, dtype));
+    return make(p, dtype, *strided(p));
 }
 
 }  // namespace fastconv

@@ -9,8 +9,8 @@
 // 2 x 1, 1 x 2 and 1 x 1 taps for 3 x 3. All four run on tiles of one size, so that their products add up at each position as
 // if they were more channels, and the way back is one. A phase with a tap less has a zero weight at the point infinity and
 // leaves that position out: for 3 x 3, F(2, 2) and F(2, 1) take 25 multiplications for 4 outputs, direct 36, and an input is
-// transformed by hardly more than a subtraction; 4 x 4 takes 64 for 9 outputs (direct 144), 5 x 5 49 for 4 or 121 for 16 (100,
-// 400), 6 x 6 144 for 16 (576), 7 x 7 121 for 9 (441). GFLOP/s on one thread, direct beside it: 3 x 3 128 channels at 56 x 56
+// transformed by hardly more than a subtraction; 4 x 4 takes 64 for 9 outputs (direct 144), 5 x 5 121 for 16 (400), 7 x 7 121
+// for 9 (441). GFLOP/s on one thread, direct beside it: 3 x 3 128 channels at 56 x 56
 // 136 > 179 (channels last 152 > 182), 4 x 4 64 > 128 at 32 x 32 126 > 223, 5 x 5 64 > 96 at 56 x 56 133 > 279.
 //
 // F(4, 3) transforms one row in 12 operations, since the points come in pairs +-p (toom_cook.hpp).
