@@ -26,7 +26,7 @@ RANDOM: dict[str, tuple[float, float, int]] = {
     "winograd_stride2": (34, 32, 6),
     "winograd_tile6": (34, 32, 6),
     "winograd_tile8": (84, 128, 8),
-    "fft": (34, 8, 32),
+    "fft": (34, 8, 1 << 15),  # a tile may be the whole axis
     "winograd_gradient": (84, 64, 3),  # of a 3x3 weight with stride 1, along the taps
 }
 _DIRECT = (7, 1, 0)
@@ -93,6 +93,9 @@ def tolerance(
 def _spread(magnitude: Array, tile: int, axes: tuple[int, ...]) -> Array:
     """The largest magnitude within ``tile - 1`` positions along the given axes."""
     for axis in axes if tile and magnitude.size else ():
+        if tile >= magnitude.shape[axis]:
+            magnitude = np.broadcast_to(magnitude.max(axis=axis, keepdims=True), magnitude.shape)
+            continue
         widths = [(tile - 1, tile - 1) if a == axis % magnitude.ndim else (0, 0) for a in range(magnitude.ndim)]
         padded = np.pad(magnitude, widths)
         magnitude = np.lib.stride_tricks.sliding_window_view(padded, 2 * tile - 1, axis).max(axis=-1)

@@ -1,0 +1,225 @@
+#include "algorithms/fft_cut.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/machine.hpp"
+
+namespace fastconv {
+
+namespace {
+
+constexpr double kPi = 3.141592653589793238462643383279502884;
+
+// The radices of n, first stage first, a factor of `last` in the last; 0 stages where n has other factors.
+int radices(int64_t n, int64_t last, int (&radix)[kFftStages]) {
+    if (n % last != 0) return 0;
+    n /= last;
+    int count = 0, twos = 0;
+    for (; n % 2 == 0; n /= 2) twos++;
+    while (twos > 0) {
+        const int take = twos % 3 == 0 ? 3 : twos == 1 ? 1 : 2;
+        radix[count++] = 1 << take;
+        twos -= take;
+    }
+    for (const int odd : {3, 5})
+        for (; n % odd == 0; n /= odd) radix[count++] = odd;
+    if (last > 1) radix[count++] = static_cast<int>(last);
+    return n == 1 ? count : 0;
+}
+
+// Vector operations of a transform: butterflies, factors, and what loads and stores hold up.
+double transform_operations(int64_t n, int64_t last) {
+    int radix[kFftStages];
+    const int stages = radices(n, last, radix);
+    double total = 0;
+    int64_t m = n;
+    for (int s = 0; s < stages; s++) {
+        const int r = radix[s];
+        const double each = r == 2 ? 4 : r == 3 ? 16 : r == 4 ? 16 : r == 5 ? 40 : 64;
+        const auto butterflies = static_cast<double>(n / r);
+        const double turned = butterflies - static_cast<double>(n / m);
+        total += butterflies * (each + 2.0 * r) + turned * 4 * (r - 1) + 12.0 * static_cast<double>(n / m);
+        m /= r;
+    }
+    return total + 30;
+}
+
+// Whether the axis may be taken whole, its padding left out.
+bool zero_padded(const ConvProblem& p, int a) { return p.mode == PadMode::constant || !p.reads_padding(a); }
+
+int64_t next_length(int64_t least, int64_t last) {
+    int radix[kFftStages];
+    int64_t n = std::max<int64_t>(least, 2);
+    while (radices(n, last, radix) == 0) n++;
+    return n;
+}
+
+// The same way with the shortest transform, and with longer ones that are faster.
+void add_lengths(FftTiles tiles, int64_t least, std::vector<FftTiles>& ways) {
+    double fewest = 0;
+    const int64_t most = std::min<int64_t>(least + least / 4, kFftLongest);
+    for (int64_t n = next_length(least, tiles.stride); n <= most || (fewest == 0 && n <= kFftLongest);
+         n = next_length(n + 1, tiles.stride)) {
+        const double operations = transform_operations(n, tiles.stride);
+        if (fewest != 0 && operations >= fewest) continue;
+        fewest = operations;
+        tiles.n = n;
+        ways.push_back(tiles);
+    }
+}
+
+// Ways to do axis a, appended: whole, or in tiles of every length that is worth it.
+void ways_of(const ConvProblem& p, int a, std::vector<FftTiles>& ways) {
+    const int64_t in = p.in_size[a], s = a == 2 ? p.stride[a] : 1, out = (p.out_size[a] - 1) * s + 1,
+                  d = p.dilation[a], pad = p.pad_lo[a], reach = (p.kernel[a] - 1) * d + 1;
+    FftTiles tiles;
+    tiles.stride = s;
+    if (zero_padded(p, a)) {
+        // Taps from first to last meet an input at least once.
+        const int64_t first = std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, pad - (out - 1)), d)),
+                      last = std::min(p.kernel[a] - 1, (in - 1 + pad) >= 0 ? (in - 1 + pad) / d : -1);
+        if (first <= last) {
+            tiles.taps = {first, last + 1};
+            tiles.outputs = p.out_size[a];
+            tiles.inputs = in;
+            tiles.shift = pad;
+            add_lengths(
+                tiles,
+                std::max({in + pad - first * d, last * d - pad + out, in, out, (last - first) * d + 1}),
+                ways);
+        }
+    }
+    tiles.start = -pad;
+    tiles.shift = 0;
+    tiles.taps = {0, p.kernel[a]};
+    int64_t before = 0;
+    for (int64_t n = next_length(reach + 1, s); n <= kFftLongest;
+         n = next_length(std::max(n + 1, n + n / 16), s)) {
+        tiles.count = ceil_div(p.out_size[a], (n - reach) / s + 1);
+        if (tiles.count == before) continue;
+        before = tiles.count;
+        tiles.outputs = ceil_div(p.out_size[a], tiles.count);
+        tiles.inputs = (tiles.outputs - 1) * s + reach;
+        add_lengths(tiles, tiles.inputs, ways);
+        if (tiles.count == 1) break;
+    }
+}
+
+// Cycles of one image.
+double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, double down_operations,
+                 double along_operations) {
+    const auto inputs = static_cast<double>(p.group_in()), outputs = static_cast<double>(p.group_out());
+    const auto columns = static_cast<double>(cut.columns()), length = static_cast<double>(cut.length());
+    // Transposed from rows into lanes; each vector then costs about five operations.
+    const double turn = cut.channels && p.channels_last ? 16 : cut.channels || !p.channels_last ? 8 : 60;
+    double in, out;  // vector operations of a plane
+    if (cut.lines) {
+        in = along_operations + 2 * turn * static_cast<double>(cut.along.inputs);
+        const int64_t short_n = cut.along.n / cut.along.stride;
+        out = (short_n == cut.along.n ? along_operations : transform_operations(short_n, 1)) +
+              2 * turn * static_cast<double>(cut.along.outputs);
+    } else {
+        const auto rows_in = static_cast<double>(ceil_div(cut.down.inputs, 2)),
+                   rows_out = static_cast<double>(ceil_div(cut.down.outputs, 2));
+        const auto n = static_cast<double>(cut.along.n);
+        in = rows_in * (along_operations + 8 * n + 2 * turn * static_cast<double>(cut.along.inputs) + 150) +
+             columns * down_operations;
+        out =
+            rows_out * (along_operations + 8 * n + 2 * turn * static_cast<double>(cut.along.outputs) + 150) +
+            columns * down_operations;
+    }
+    const double products = columns * length * (inputs * outputs * 4 + (inputs + outputs) * 3);
+    const double operations = inputs * in + outputs * out + products;
+    // What does not stay in L2 comes at 4 bytes a cycle: planes of inputs again for each few sums, and weights.
+    const auto l2 = static_cast<double>(l2_bytes());
+    const double plane = static_cast<double>(cut.plane(m.lanes) * m.item);
+    const double sums = static_cast<double>(ceil_div(p.group_out(), int64_t{kFftOutputs}));
+    double far = 0;
+    if (static_cast<double>(cut.planes(p)) * plane > 0.85 * l2)
+        far = plane * (inputs * (2 + sums) + (cut.planes(p) > 1 ? 2 * outputs : 2));
+    const double weights =
+        columns * length * 2 * static_cast<double>(m.item * (cut.channels ? m.lanes : 1)) * inputs * outputs;
+    const double all_weights =
+        weights * static_cast<double>(cut.channels ? ceil_div(p.groups, m.lanes) : p.groups);
+    far += all_weights > 0.5 * l2 ? weights * 0.6 : weights / 5;
+    const double each = operations / 1.3 + far / 4 + 500;
+    const auto items = static_cast<double>(cut.items()), lanes = static_cast<double>(m.lanes);
+    if (cut.channels) return items * static_cast<double>(ceil_div(p.groups, m.lanes)) * each;
+    // Lanes filled by the tiles of one image and of sixteen, one as important as the other.
+    const double blocks = (std::ceil(items / lanes) + std::ceil(16 * items / lanes) / 16) / 2;
+    return blocks * static_cast<double>(p.groups) * each;
+}
+
+}  // namespace
+
+int64_t FftCut::planes(const ConvProblem& p) const {
+    if (channels || (p.group_in() == 1 && p.group_out() == 1 && along.stride == 1)) return 1;
+    return p.group_in() + std::min<int64_t>(p.group_out(), kFftOutputs);
+}
+
+bool cut_for_fft(const ConvProblem& p, const FftMachine& m, FftCut& best) {
+    std::vector<FftTiles> down, along;
+    const bool lines = p.kernel[1] == 1 && (p.stride[1] == 1 || p.out_size[1] == 1);
+    if (lines) {
+        FftTiles rows;
+        rows.count = p.out_size[1];
+        down.push_back(rows);
+    } else {
+        ways_of(p, 1, down);
+    }
+    ways_of(p, 2, along);
+    std::vector<double> down_operations, along_operations;
+    for (const FftTiles& way : down) down_operations.push_back(transform_operations(way.n, 1));
+    for (const FftTiles& way : along) along_operations.push_back(transform_operations(way.n, way.stride));
+    const bool depthwise = p.group_in() == 1 && p.group_out() == 1 && p.groups > 1 && p.stride[2] == 1;
+    best.cycles = 0;
+    for (int channels = 0; channels <= int{depthwise}; channels++) {
+        for (size_t i = 0; i < down.size(); i++) {
+            for (size_t j = 0; j < along.size(); j++) {
+                FftCut cut{lines, channels == 1, down[i], along[j], 0};
+                // A transform that is longer than L2 by far is none of ours.
+                if (static_cast<size_t>(cut.plane(m.lanes) * m.item) > 4 * l2_bytes()) continue;
+                cut.cycles = cycles_of(p, cut, m, down_operations[i], along_operations[j]);
+                if (best.cycles == 0 || cut.cycles < best.cycles) best = cut;
+            }
+        }
+    }
+    return best.cycles > 0;
+}
+
+template <class T>
+FftTables<T>::FftTables(int64_t n, int64_t last) {
+    axis_.n = static_cast<int>(n);
+    axis_.stages = radices(n, last, axis_.radix);
+    size_t begins[kFftStages];
+    int64_t m = n;
+    for (int s = 0; s < axis_.stages; s++) {
+        begins[s] = twiddles_.size();
+        const int r = axis_.radix[s];
+        for (int64_t j = 0; j < m / r; j++) {
+            for (int k = 1; k < r; k++) {
+                const double angle = -2 * kPi * static_cast<double>(j * k % m) / static_cast<double>(m);
+                twiddles_.push_back(static_cast<T>(std::cos(angle)));
+                twiddles_.push_back(static_cast<T>(std::sin(angle)));
+            }
+        }
+        m /= r;
+    }
+    for (int s = 0; s < axis_.stages; s++) axis_.twiddles[s] = twiddles_.data() + begins[s];
+    for (int64_t f = 0; f < n; f++) {
+        int64_t at = 0, rest = f, size = n;
+        for (int s = 0; s < axis_.stages; s++) {
+            size /= axis_.radix[s];
+            at += rest % axis_.radix[s] * size;
+            rest /= axis_.radix[s];
+        }
+        place_.push_back(static_cast<int32_t>(at));
+    }
+    axis_.place = place_.data();
+}
+
+template class FftTables<float>;
+template class FftTables<double>;
+
+}  // namespace fastconv
