@@ -99,7 +99,7 @@ class PointwiseFirst final : public ConvKernel {
             const Range part = part_of(units(), tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++) {
                 const Band band = band_of(cut, unit);
-                const bool more = unit + 1 < part.end && band.chunk + 1 == cut.chunks;
+                const bool more = unit + 1 < part.end;
                 run_band(args, band, more ? band_of(cut, unit + 1) : Band{},
                          part_of(row_blocks_, cut.chunks, band.chunk), panel, partial,
                          cut.together * tile_pixels_);
@@ -134,10 +134,11 @@ class PointwiseFirst final : public ConvKernel {
         while (together > 1 && bytes(together) > budget) together--;
         return together;
     }
+    // Bands of a chunk follow each other: threads then write planes of their own.
     Band band_of(const Cut& cut, int64_t unit) const {
-        const int64_t outer = unit / cut.chunks / cut.bands;
-        return {outer / p_.groups, outer % p_.groups, unit % cut.chunks,
-                part_of(tiles_, cut.bands, unit / cut.chunks % cut.bands)};
+        const int64_t outer = unit / cut.bands / cut.chunks;
+        return {outer / p_.groups, outer % p_.groups, unit / cut.bands % cut.chunks,
+                part_of(tiles_, cut.bands, unit % cut.bands)};
     }
     // All tiles before the last hold `before_` vectors.
     int64_t vectors_of(int64_t tile) const {
