@@ -184,3 +184,50 @@ def test_random_max_pool_gradients(seed: int) -> None:
     for threads in (1, 3):
         fastconv.set_num_threads(threads)
         assert_close(fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="cpp"), expected, 0, f"{threads}")
+
+
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+@pytest.mark.parametrize("seed", range(40))
+def test_max_pool_gradients_plane_by_plane(seed: int) -> None:
+    """Channels first, strides of one and two: ordinary planes beside some with NaN, infinities and the least number."""
+    rng = np.random.default_rng(seed)
+    kernel = tuple(int(n) for n in rng.integers(2, 8, 2))
+    stride = (int(rng.integers(1, 4)), 1 + seed % 2)
+    padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+    size = [k + int(rng.integers(0, 45)) for k in kernel]
+    n, c = int(rng.integers(1, 4)), int(rng.choice([1, 5, 33]))
+    if seed % 8 == 0:  # rows of one plane on several threads
+        kernel, stride, padding, size, n, c = (5, 4), (1, 1), (2, 1), [111, 119], 1, 1
+    x = rng.integers(-5, 6, (n, c, *size)).astype("float64" if seed % 5 == 0 else "float32")
+    x[rng.random(x.shape) < 0.01] = np.inf
+    x[0, c // 2, :, 1:3] = [np.nan, -np.inf, 1][seed % 3]
+    x[n - 1, c // 3, : size[0] // 2] = -np.finfo(x.dtype).max
+    x[0, 0, -1, ::2] = -0.0  # ties with the zeros beside them
+    keywords = {"stride": stride, "padding": padding, "ceil_mode": bool(seed % 4 == 1)}
+    shape = fastconv.max_pool2d(x, kernel, **keywords, backend="numpy").shape
+    dy = rng.integers(-8, 9, shape).astype(x.dtype)
+    expected = fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="numpy")
+    for threads in (1, 3):
+        fastconv.set_num_threads(threads)
+        got = fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="cpp")
+        assert_close(got, expected, 0, f"{threads}")
+    # fractions: sums in one order, whoever computes and whatever stands beside
+    dy = rng.standard_normal(shape).astype(x.dtype)
+    one = fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="cpp")
+    fastconv.set_num_threads(1)
+    assert np.array_equal(one, fastconv.max_pool2d_backward(dy, x, kernel, **keywords, backend="cpp"))
+    alone = [fastconv.max_pool2d_backward(dy[i : i + 1], x[i : i + 1], kernel, **keywords) for i in range(n)]
+    assert np.array_equal(one, np.concatenate(alone))
+
+
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+@pytest.mark.parametrize("stride", [(1, 1, 2), (2, 2, 1), (3, 2, 2)])
+def test_max_pool_gradients_of_planes_of_a_volume(stride: tuple[int, int, int]) -> None:
+    """Windows of depth one, with planes that no window holds."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(-5, 6, (2, 3, 7, 19, 23)).astype(np.float32)
+    x[1, 2, 3, 4, 5] = np.nan
+    keywords = {"stride": stride, "padding": (0, 1, 1)}
+    dy = rng.integers(-8, 9, fastconv.max_pool3d(x, (1, 3, 3), **keywords).shape).astype(np.float32)
+    got, expected = (fastconv.max_pool3d_backward(dy, x, (1, 3, 3), **keywords, backend=b) for b in ("cpp", "numpy"))
+    assert_close(got, expected, 0, str(stride))
