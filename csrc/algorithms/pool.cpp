@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "algorithms/avg_pool_kernels.hpp"
+#include "algorithms/pool_turned.hpp"
 #include "runtime/float_mode.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
@@ -149,6 +150,34 @@ void plain_backward(const PoolShape& s, Ties ties, const void* dy, const void* x
     }
 }
 
+// Calls run(T{}) with the type of a pooling of floats.
+template <class Run>
+void with_type(PoolType type, Run run) {
+    if (type == PoolType::f32)
+        run(float{});
+    else
+        run(double{});
+}
+
+template <class T, class Kernel>
+void forward_turned(const PoolShape& s, int64_t batch, int64_t together, const void* x, void* out,
+                    int64_t elements, Kernel kernel) {
+    const TurnedArrays<T> arrays{static_cast<const T*>(x), nullptr,       s.in_volume(), 0,
+                                 static_cast<T*>(out),     s.out_volume()};
+    for_turned_planes<T>(s, batch * s.channels, together, arrays,
+                         [&](const PoolShape& turned, const T* from, const T*, T* to) {
+                             ScratchFrame frame;
+                             kernel(turned, from, to, PoolPart{0, 1, 0, s.out[0] * s.out[1], 0, together},
+                                    frame.take<T>(elements), frame.take<const void*>(row_limit(s)));
+                         });
+}
+
+PoolShape channels_last(PoolShape s, int64_t channels) {
+    s.channels_last = true;
+    s.channels = channels;
+    return s;
+}
+
 }  // namespace
 
 int64_t pool_type_bytes(PoolType type) {
@@ -160,6 +189,19 @@ void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, v
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t bytes = pool_type_bytes(type), rows = s.out[0] * s.out[1];
+    const bool floats = type == PoolType::f32 || type == PoolType::f64;
+    const int64_t together = floats && indices == nullptr ? turned_planes(s, PoolPass::max, bytes) : 0;
+    if (together > 0) {
+        const int64_t elements = kernels.forward_scratch(channels_last(s, together));
+        return with_type(type, [&](auto number) {
+            forward_turned<decltype(number)>(s, batch, together, x, out, elements,
+                                             [&](const PoolShape& turned, const void* from, void* to,
+                                                 const PoolPart& part, void* scratch, const void** pointers) {
+                                                 kernels.forward[t](turned, nullptr, from, to, part, scratch,
+                                                                    pointers);
+                                             });
+        });
+    }
     if (indices == nullptr) {
         const int64_t elements = kernels.forward_scratch(s), pointers = row_limit(s);
         for_each_part(s, batch, rows, true, elements == 0, traffic(s, batch, bytes),
@@ -194,6 +236,26 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
                                                                                      part);
         });
     }
+    if (const int64_t together = turned_planes(s, PoolPass::max_gradient, pool_type_bytes(type));
+        together > 0) {
+        const int64_t each = kernels.gradient_scratch[t](channels_last(s, together));
+        return with_type(type, [&](auto number) {
+            using T = decltype(number);
+            const TurnedArrays<T> arrays{static_cast<const T*>(dy),
+                                         static_cast<const T*>(x),
+                                         s.out_volume(),
+                                         s.in_volume(),
+                                         static_cast<T*>(dx),
+                                         s.in_volume()};
+            for_turned_planes<T>(s, batch * s.channels, together, arrays,
+                                 [&](const PoolShape& turned, const T* g, const T* from, T* to) {
+                                     ScratchFrame frame;
+                                     kernels.backward[t](turned, ties, g, from, to,
+                                                         PoolPart{0, 1, 0, rows, 0, together},
+                                                         frame.take_bytes(static_cast<size_t>(each)));
+                                 });
+        });
+    }
     const int64_t room = kernels.gradient_scratch[t](s);
     for_each_part(s, batch, rows, true, true, bytes, [&](const PoolPart& part) {
         ScratchFrame frame;
@@ -208,6 +270,17 @@ void avg_pool(const PoolShape& s, const int64_t* const* counts, PoolType type, i
     const int t = static_cast<int>(type);
     const int64_t bytes = pool_type_bytes(type), elements = kernels.forward_scratch(s),
                   pointers = row_limit(s);
+    if (const int64_t together = turned_planes(s, PoolPass::average, bytes); together > 0) {
+        const int64_t each = kernels.forward_scratch(channels_last(s, together));
+        return with_type(type, [&](auto number) {
+            forward_turned<decltype(number)>(s, batch, together, x, out, each,
+                                             [&](const PoolShape& turned, const void* from, void* to,
+                                                 const PoolPart& part, void* scratch, const void** rows) {
+                                                 kernels.forward[t](turned, counts, from, to, part, scratch,
+                                                                    rows);
+                                             });
+        });
+    }
     for_each_part(s, batch, s.out[0] * s.out[1], true, elements == 0, traffic(s, batch, bytes),
                   [&](const PoolPart& part) {
                       ScratchFrame frame;
@@ -223,6 +296,21 @@ void avg_pool_backward(const PoolShape& s, const int64_t* const* counts, PoolTyp
     const AvgPoolKernels& kernels = avg_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t bytes = pool_type_bytes(type), elements = kernels.backward_scratch(s);
+    if (const int64_t together = turned_planes(s, PoolPass::average_gradient, bytes); together > 0) {
+        const int64_t each = kernels.backward_scratch(channels_last(s, together));
+        return with_type(type, [&](auto number) {
+            using T = decltype(number);
+            const TurnedArrays<T> arrays{static_cast<const T*>(dy), nullptr,      s.out_volume(), 0,
+                                         static_cast<T*>(dx),       s.in_volume()};
+            for_turned_planes<T>(s, batch * s.channels, together, arrays,
+                                 [&](const PoolShape& turned, const T* g, const T*, T* to) {
+                                     ScratchFrame frame;
+                                     kernels.backward[t](turned, counts, g, to,
+                                                         PoolPart{0, 1, 0, s.in[0] * s.in[1], 0, together},
+                                                         frame.take<T>(each));
+                                 });
+        });
+    }
     for_each_part(s, batch, s.in[0] * s.in[1], true, false, traffic(s, batch, bytes),
                   [&](const PoolPart& part) {
                       ScratchFrame frame;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "algorithms/pool_turned.hpp"
 #include "runtime/machine.hpp"
 #include "runtime/scratch.hpp"
 
@@ -78,6 +79,8 @@ std::string Chain::why_alone(size_t step) const {
         if (s.pool.in[0] != 1 || s.pool.out[0] != 1 || s.pool.kernel[0] != 1) return "it has a depth axis";
         if (s.average && (s.pool.kernel[1] > 4 || s.pool.kernel[2] > 4 || s.pool.out[2] == 1))
             return "averages are joined for windows up to 4x4 and results wider than one pixel";
+        if (s.average && turned_planes(s.pool, PoolPass::average, static_cast<int64_t>(item_)) > 0)
+            return "its planes are so small that many are averaged at once";
         return "";
     }
     const ConvProblem& p = s.problem;
