@@ -182,8 +182,8 @@ class DepthwiseLast final : public ConvKernel {
     explicit DepthwiseLast(const ConvProblem& problem) : p_(problem) {
         // The run of columns whose taps all lie in the input.
         const int64_t s = p_.stride[2], last = (p_.kernel[2] - 1) * p_.dilation[2] - p_.pad_lo[2];
-        const bool special =
-            p_.dilation[2] == 1 && (p_.kernel[2] == 3 || p_.kernel[2] == 5) && (s == 1 || s == 2);
+        const bool wide = p_.kernel[2] == 3 || p_.kernel[2] == 5,
+                   special = p_.dilation[2] == 1 && (s == 1 ? wide || p_.kernel[2] <= 2 : wide && s == 2);
         inner_.begin = inner_.end = 0;
         if (special && p_.in_size[2] > last) {
             inner_.begin = std::min(ceil_div(p_.pad_lo[2], s), p_.out_size[2]);
@@ -199,6 +199,7 @@ class DepthwiseLast final : public ConvKernel {
 
     size_t scratch_bytes() const override { return static_cast<size_t>(p_.kernel[1]) * sizeof(T*); }
     bool takes_bands() const override { return true; }
+    bool places_pixels() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
@@ -230,9 +231,10 @@ class DepthwiseLast final : public ConvKernel {
                 axis_source(p_.mode, p_.in_size[1], row * p_.stride[1] + kh * p_.dilation[1] - p_.pad_lo[1]);
             taps[kh] = y < 0 ? nullptr : x + y * p_.in_size[2] * p_.in_channels;
         }
-        const int64_t line = (image * p_.out_size[1] + row) * p_.out_size[2];
+        const Placement place = args.placement(p_);
+        const int64_t line = image * place.image + row * place.row + channels.begin;
         const auto call_at = [&](int64_t column) {
-            const int64_t at = (line + column) * p_.out_channels + channels.begin;
+            const int64_t at = line + column * place.pixel;
             ChannelRun<T> call;
             call.tap_rows = taps;
             call.rows = p_.kernel[1];
@@ -242,7 +244,7 @@ class DepthwiseLast final : public ConvKernel {
             call.w = static_cast<const T*>(args.weight) + channels.begin;
             call.w_tap = p_.out_channels;
             call.out = static_cast<T*>(args.out) + at;
-            call.out_pixel = p_.out_channels;
+            call.out_pixel = place.pixel;
             call.channels = channels.size();
             if (args.bias != nullptr) call.bias = static_cast<const T*>(args.bias) + channels.begin;
             if (args.add != nullptr) call.add = static_cast<const T*>(args.add) + at;
@@ -262,9 +264,8 @@ class DepthwiseLast final : public ConvKernel {
             }
         }
         if (needs_pass(args.activation))
-            rows_of<T>().activate(args.activation,
-                                  static_cast<T*>(args.out) + line * p_.out_channels + channels.begin,
-                                  p_.out_size[2], p_.out_channels, channels.size());
+            rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + line, p_.out_size[2],
+                                  place.pixel, channels.size());
     }
 
     ConvProblem p_;

@@ -263,6 +263,8 @@ void run_all(const ChannelRun<T>& c) {
 
 template <class T>
 void channel_run(const ChannelRun<T>& c, int64_t stride) {
+    if (c.tap_columns == 1) return run_all<T, 1, 1>(c);
+    if (c.tap_columns == 2) return run_all<T, 2, 1>(c);
     if (c.tap_columns == 3) return stride == 1 ? run_all<T, 3, 1>(c) : run_all<T, 3, 2>(c);
     return stride == 1 ? run_all<T, 5, 1>(c) : run_all<T, 5, 2>(c);
 }

@@ -89,6 +89,7 @@ class DirectLanes final : public ConvKernel {
         return static_cast<size_t>(input_.size(cut.rows, cut.columns)) * sizeof(T) + fixed_bytes();
     }
     bool takes_bands() const override { return true; }
+    bool places_pixels() const override { return p_.channels_last && p_.placed; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
@@ -224,14 +225,15 @@ class DirectLanes final : public ConvKernel {
                                          w * p_.dilation[2] * input.pixel + i * input.channel;
         }
     }
-    // Pixels of the output before a row of the band.
-    int64_t line_of(const Band<T>& band, int64_t row) const {
-        return ((band.image * p_.out_size[0] + band.depth) * p_.out_size[1] + band.rows.begin + row) *
-               p_.out_size[2];
+    // Channels last: of the output before the first pixel of a row of the band.
+    static int64_t row_of(const Placement& place, const Band<T>& band, int64_t row) {
+        return band.image * place.image + band.depth * place.plane + (band.rows.begin + row) * place.row +
+               band.columns.begin * place.pixel;
     }
     // Channels last and weights that stay in L2 beside a stage.
     bool may_stream() const {
-        return p_.channels_last && packed_bytes() <= l2_bytes() / 2 && workspace_limit() == SIZE_MAX;
+        return p_.channels_last && !p_.placed && packed_bytes() <= l2_bytes() / 2 &&
+               workspace_limit() == SIZE_MAX;
     }
     bool streams(int64_t batch) const {
         const int64_t values = p_.out_channels * p_.out_pixels() + p_.in_channels * p_.in_pixels();
@@ -290,9 +292,7 @@ class DirectLanes final : public ConvKernel {
                 }
         }
         if (band.stage != nullptr)
-            stream(band.stage,
-                   static_cast<T*>(args.out) + (line_of(band, 0) + band.columns.begin) * p_.out_channels,
-                   outputs);
+            stream(band.stage, static_cast<T*>(args.out) + row_of(args.placement(p_), band, 0), outputs);
     }
 
     // Outputs of a band that are summed together: rows counted from the band's first, tiles of each row.
@@ -310,6 +310,7 @@ class DirectLanes final : public ConvKernel {
         const int64_t first = group.row[group.tiles.begin].begin,
                       columns = group.row[group.tiles.end - 1].end - first;
         const int64_t block_size = p_.group_in() * p_.taps() * block.vectors * lanes;
+        const Placement place = args.placement(p_);
         ChannelTile<T> call;
         call.x_row = band.input.tile > 0 ? 1 : p_.stride[2] * band.input.pixel;
         call.x_step = band.input.channel;
@@ -351,8 +352,8 @@ class DirectLanes final : public ConvKernel {
                             continue;
                         }
                         const int64_t at =
-                            (line_of(band, row) + band.columns.begin + pixels.begin) * k + block.first;
-                        call.out_row = k;
+                            row_of(place, band, row) + pixels.begin * place.pixel + block.first;
+                        call.out_row = place.pixel;
                         call.out =
                             band.stage == nullptr
                                 ? static_cast<T*>(args.out) + at
@@ -361,7 +362,8 @@ class DirectLanes final : public ConvKernel {
                             last && args.add != nullptr ? static_cast<const T*>(args.add) + at : nullptr;
                         micro<T>().channels[pixels.size()][block.vectors](call);
                         if (last && needs_pass(args.activation))
-                            rows_of<T>().activate(args.activation, call.out, pixels.size(), k, block.count);
+                            rows_of<T>().activate(args.activation, call.out, pixels.size(), place.pixel,
+                                                  block.count);
                     }
                 }
                 call.w += part.size() * step;

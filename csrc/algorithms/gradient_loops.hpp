@@ -5,6 +5,7 @@
 #pragma once
 
 #include "algorithms/gradient_loops_kernels.hpp"
+#include "simd/shuffle.hpp"
 #include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
@@ -78,22 +79,33 @@ void spread_lanes(const T* from, int64_t from_row, int64_t rows, int64_t, const 
         for (int l = 0; l < L; l++) to[l] = from[index[l]];
 }
 
-// Plain loops: the compiler makes shuffles of two ways.
 template <class T>
-void interleave(const T* const* from, int64_t ways, int64_t count, T* FASTCONV_RESTRICT to) {
-    if (ways == 2 && from[0] != nullptr && from[1] != nullptr) {
-        const T *FASTCONV_RESTRICT even = from[0], *FASTCONV_RESTRICT odd = from[1];
-        for (int64_t i = 0; i < count / 2; i++) {
-            to[2 * i] = even[i];
-            to[2 * i + 1] = odd[i];
+void interleave(const T* const* from, int64_t ways, int64_t count, T blank, T* FASTCONV_RESTRICT to) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    if (ways == 2) {
+        const V none = broadcast<V>(blank);
+        const T *const even = from[0], *const odd = from[1];
+        int64_t i = 0;
+        for (; i + 2 * L <= count; i += 2 * L) {
+            const V a = even == nullptr ? none : load<V>(even + i / 2),
+                    b = odd == nullptr ? none : load<V>(odd + i / 2);
+            store(to + i, interleave_low(a, b));
+            store(to + i + L, interleave_high(a, b));
         }
-        if (count % 2 != 0) to[count - 1] = even[count / 2];
+        if (i < count) {
+            const int64_t left = count - i;
+            const V a = even == nullptr ? none : load<V>(even + i / 2, mask<V>((left + 1) / 2)),
+                    b = odd == nullptr ? none : load<V>(odd + i / 2, mask<V>(left / 2));
+            store(to + i, interleave_low(a, b), mask<V>(left));
+            if (left > L) store(to + i + L, interleave_high(a, b), mask<V>(left - L));
+        }
         return;
     }
     for (int64_t w = 0; w < ways; w++) {
         const T* const source = from[w];
         for (int64_t at = w, i = 0; at < count; at += ways, i++)
-            to[at] = source == nullptr ? T(0) : source[i];
+            to[at] = source == nullptr ? blank : source[i];
     }
 }
 

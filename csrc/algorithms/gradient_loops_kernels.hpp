@@ -39,8 +39,8 @@ struct GradientLoops {
     // to[r][l] = from[r][index[l]] for each lane l; from is readable for a whole vector only where `span`
     // says so
     void (*spread)(const T* from, int64_t from_row, int64_t rows, int64_t span, const int32_t* index, T* to);
-    // to[i * ways + w] = from[w][i], zero where from[w] is null; `count` elements of `to` in all
-    void (*interleave)(const T* const* from, int64_t ways, int64_t count, T* to);
+    // to[i * ways + w] = from[w][i], `blank` where from[w] is null; `count` elements of `to` in all
+    void (*interleave)(const T* const* from, int64_t ways, int64_t count, T blank, T* to);
     // to[c] += sum over rows of from[r][c]; columns is a multiple of the lanes
     void (*add_rows)(const T* from, int64_t rows, int64_t columns, T* to);
     // to[i] = the sum of `copies` vectors that stand `apart` from each other, by a fixed tree

@@ -134,6 +134,7 @@ class GroupedLast final : public ConvKernel {
             pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block * block_size());
     }
 
+    bool places_pixels() const override { return true; }
     size_t scratch_bytes() const override {
         return static_cast<size_t>((tap_rows() + 1) * row_size() + block_size()) * sizeof(T) +
                2 * static_cast<size_t>(tap_rows()) * sizeof(int64_t);
@@ -215,8 +216,9 @@ class GroupedLast final : public ConvKernel {
                     rows[tap] = to;
                 }
             }
-            const int64_t line = (plane * p_.out_size[1] + row) * p_.out_size[2] + columns.begin;
-            const int64_t at = line * p_.out_channels + k;
+            const Placement place = args.placement(p_);
+            const int64_t at =
+                image * place.image + depth * place.plane + row * place.row + columns.begin * place.pixel + k;
             GroupedRow<T> call;
             call.rows = rows;
             call.tap_rows = tap_rows();
@@ -228,7 +230,7 @@ class GroupedLast final : public ConvKernel {
             call.out = static_cast<T*>(args.out) + at;
             call.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + at;
             call.bias = args.bias == nullptr ? nullptr : static_cast<const T*>(args.bias) + k;
-            call.out_pixel = p_.out_channels;
+            call.out_pixel = place.pixel;
             call.pixels = columns.size();
             call.lanes = groups_of(block) * p_.group_out();
             call.clamp = clamp_of(args.activation);

@@ -20,7 +20,7 @@ template <class T>
 LanesInput<T>::LanesInput(const ConvProblem& problem) : p_(problem), view_(problem), way_(Way::padded) {
     const bool pads = p_.reads_padding() || p_.pad_lo[0] < 0 || p_.pad_lo[1] < 0 || p_.pad_lo[2] < 0;
     if (p_.channels_last && !p_.reads_padding()) way_ = Way::in_place;
-    if (p_.taps() != 1 || pads) return;
+    if (p_.taps() != 1 || pads || p_.placed) return;
     if (!p_.channels_last || p_.in_pixels() != p_.out_pixels()) way_ = Way::gathered;
     const int64_t pixels = p_.out_pixels();
     for (int axis = 0; axis < 3; axis++) {

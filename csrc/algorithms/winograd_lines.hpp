@@ -153,9 +153,8 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
         const T* const line = strip + i * strip_row;
         const int64_t start = channel * to.channel_step + i * to.row_step * to.row;
         if (to.channels_last) {
-            const int64_t pixel = to.channels;
             for (int64_t c = 0; c < to.columns; c++) {
-                const int64_t at = start + c * pixel;
+                const int64_t at = start + c * to.pixel;
                 const V add = to.add ? load<V>(to.add + at, valid) : V{};
                 const V value = clamped(load<V>(line + c * L) + bias + add, to.clamp);
                 left >= L ? store(to.y + at, value) : store(to.y + at, value, valid);
@@ -243,9 +242,11 @@ constexpr WinogradLines<T> make_lines() {
     FASTCONV_LINE(4, 2)
     FASTCONV_LINE(4, 3)
     FASTCONV_LINE(5, 3)
+    FASTCONV_LINE(5, 4)
     FASTCONV_LINE(6, 2)
     FASTCONV_LINE(6, 3)
     FASTCONV_LINE(6, 4)
+    FASTCONV_LINE(6, 5)
     FASTCONV_LINE(7, 4)
     FASTCONV_LINE(8, 2)
     FASTCONV_LINE(8, 4)

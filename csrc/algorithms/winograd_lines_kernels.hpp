@@ -38,6 +38,7 @@ struct WinogradStore {
     int64_t channels, channel_step, row,
         row_step;  // row: from one row of y to the next; rows of the strip are row_step apart
     int64_t rows, columns;
+    int64_t pixel;  // channels last: from one pixel of y to the next
 };
 
 template <class T>

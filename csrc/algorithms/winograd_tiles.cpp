@@ -60,6 +60,7 @@ class WinogradTiles final : public ConvKernel {
         return static_cast<size_t>(panels_ * panel_size_ + plain_size()) * sizeof(T);
     }
     bool keeps_packed() const override { return true; }
+    bool places_pixels() const override { return p_.channels_last; }
 
     void pack(const void* weight, void* packed) const override {
         const T* const from = static_cast<const T*>(weight);
@@ -326,8 +327,11 @@ class WinogradTiles final : public ConvKernel {
     void finish(const ConvArgs& args, const Box& box, int64_t channel, int vectors, const T* products,
                 int64_t step) const {
         const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        const int64_t width = vectors * lanes_, plane = p_.out_size[1] * p_.out_size[2];
-        const int64_t pixel = p_.channels_last ? p_.out_channels : 1;
+        const int64_t width = vectors * lanes_;
+        const Placement place = p_.channels_last
+                                    ? args.placement(p_)
+                                    : Placement{p_.out_channels * p_.out_pixels(),
+                                                p_.out_size[1] * p_.out_size[2], p_.out_size[2], 1};
         ScratchFrame frame;
         T* const strip = frame.take<T>(strip_size());
         WinogradStore<T> to{nullptr,
@@ -337,10 +341,11 @@ class WinogradTiles final : public ConvKernel {
                             p_.channels_last,
                             p_.out_channels,
                             p_.channels_last ? 1 : p_.out_pixels(),
-                            p_.out_size[2] * pixel,
+                            place.row,
                             down.cell,
                             0,
-                            0};
+                            0,
+                            place.pixel};
         for (int64_t tile = 0; tile < box.size.tiles();) {
             const int64_t x = tile % box.size.count[2], y = tile / box.size.count[2] % box.size.count[1],
                           z = tile / box.size.count[2] / box.size.count[1];
@@ -350,8 +355,8 @@ class WinogradTiles final : public ConvKernel {
             to.rows = std::clamp<int64_t>(ceil_div(p_.out_size[1] - row, down.cell), 0, down.outputs);
             to.columns =
                 std::clamp<int64_t>(p_.out_size[2] - column, 0, cells.count * along.cell * along.outputs);
-            const int64_t at = (box.first[0] + z) * plane + row * p_.out_size[2] + column;
-            const int64_t start = box.image * p_.out_channels * p_.out_pixels() + at * pixel;
+            const int64_t start = box.image * place.image + (box.first[0] + z) * place.plane +
+                                  row * place.row + column * place.pixel;
             to.y = static_cast<T*>(args.out) + start;
             to.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + start;
             for (int v = 0; v < vectors && to.rows > 0; v++) {

@@ -10,7 +10,7 @@ namespace {
 
 constexpr struct {
     int outputs, taps;
-} kFilters[] = {{3, 2}, {2, 3}, {3, 3}, {4, 3}, {3, 4}, {2, 5}, {4, 4}, {4, 5}, {2, 7}};
+} kFilters[] = {{3, 2}, {4, 2}, {5, 2}, {2, 3}, {3, 3}, {4, 3}, {3, 4}, {2, 5}, {4, 4}, {4, 5}, {2, 7}};
 
 constexpr int64_t kPanelVectors = 2;
 constexpr int64_t kWidestCell = 512;  // tiles side by side: their columns must fit into a strip

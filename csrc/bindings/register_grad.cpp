@@ -27,7 +27,7 @@ void run_data(const BackwardData& gradient, const py::array& grad_output, const 
     const void* w = readable(weight, gradient.dtype(), weight_shape(p), "weight");
     void* to = writeable(dx, gradient.dtype(), x_shape(p, batch), "dx");
     const py::gil_scoped_release nogil;
-    gradient.run(batch, dy, w, to);
+    gradient.run({batch, dy, to}, w);
 }
 
 void run_weight(const ConvProblem& p, const py::array& grad_output, const py::array& x, py::array& dw,
@@ -76,7 +76,7 @@ class BackwardDataPlan {
         void* to = writeable(dx, gradient_->dtype(), x_shape(p, batch), "dx");
         const std::shared_ptr<const void> mine = packed_;
         const py::gil_scoped_release nogil;
-        gradient_->run_packed(batch, dy, mine.get(), to);
+        gradient_->run_packed({batch, dy, to}, mine.get());
     }
 
   private:

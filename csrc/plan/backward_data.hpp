@@ -3,8 +3,12 @@
 // With stride 1 it is the forward convolution of dY with the taps rotated and the channels exchanged, by
 // whichever forward algorithm is best. With stride s the inputs fall into phases, one for each remainder per
 // axis: the taps that reach a phase form a dense convolution with stride 1 of their own, so that no inserted
-// zero is multiplied. Phases are computed into scratch, some images at a time so that they stay in the cache,
-// and written interleaved; a phase that no tap reaches is zero.
+// zero is multiplied. Neighbouring phases of a row whose taps see the same pixels of dY are one convolution with
+// more outputs: 2x2 with stride 2 is a 1x1 for each row of the kernel. [Shi et al., arXiv:1609.07009]
+//
+// Channels last, outputs are written where they belong (ConvArgs::place). Channels first, phases are computed into
+// scratch, some images at a time so that they stay in the cache, and written interleaved. A phase that no tap
+// reaches is zero. Threads take whole images where there are enough, else they share each phase.
 #pragma once
 
 #include <memory>
@@ -15,6 +19,16 @@
 
 namespace fastconv {
 
+// The arrays of one call, contiguous in the problem's layout. A transposed convolution has a bias, one value per channel of
+// dx, and an activation.
+struct BackwardDataArgs {
+    int64_t batch;
+    const void* dy;
+    void* dx;
+    const void* bias = nullptr;
+    Activation activation = Activation::none;
+};
+
 class BackwardData {
   public:
     // The problem is the forward one. Its padding is constant.
@@ -22,10 +36,10 @@ class BackwardData {
     // The weights of all phases, rotated and in the order of use.
     size_t packed_bytes() const { return packed_bytes_; }
     void pack(const void* weight, void* packed) const;
-    // dy and dx are contiguous in the problem's layout, `packed` is what pack made. Runs on the pool.
-    void run_packed(int64_t batch, const void* dy, const void* packed, void* dx) const;
+    // `packed` is what pack made. Runs on the pool.
+    void run_packed(const BackwardDataArgs& args, const void* packed) const;
     // The same from weights in the problem's layout; what pack makes of them is kept (weight_cache.hpp) where that pays.
-    void run(int64_t batch, const void* dy, const void* weight, void* dx) const;
+    void run(const BackwardDataArgs& args, const void* weight) const;
     const ConvProblem& problem() const { return given_; }
     DType dtype() const { return dtype_; }
 
@@ -36,22 +50,41 @@ class BackwardData {
         int64_t first, step, taps;
         int64_t dilation, pad_lo;
     };
+    // Of the width, `ways` phases side by side, each from a first tap of its own: their outputs follow each other as channels.
     struct Phase {
         PhaseAxis axis[3];
+        std::vector<int64_t> first;          // tap of each way along the width
         ConvProblem problem;                 // over dY; meaningless without taps
         std::unique_ptr<ConvKernel> kernel;  // null where no tap reaches the phase
         bool packs;                          // whether the kernel is given its weights packed
         size_t at;                           // where its weights stand among those of all phases
+        int64_t ways() const { return static_cast<int64_t>(first.size()); }
         int64_t pixels() const { return axis[0].size * axis[1].size * axis[2].size; }
     };
+    // One remainder per axis: a way of some phase.
+    struct Way {
+        size_t phase;
+        int64_t index;
+    };
+    PhaseAxis axis_of(int axis, int64_t start) const;
+    void add_phase(const PhaseAxis& depth, const PhaseAxis& down, const PhaseAxis& along, int64_t ways);
+    // Of dx, channels last, the pixels of a phase; `ways` of them count as one.
+    Placement placement() const;
+    int64_t corner(const Phase& phase) const;
+
     template <class T>
     void pack_as(const T* weight, char* packed) const;
     template <class T>
-    void run_as(int64_t batch, const T* dy, const char* packed, T* dx) const;
-    template <class T>
     void rotate(const Phase& phase, const T* weight, T* rotated) const;
     template <class T>
-    void interleave(int64_t images, const std::vector<const T*>& parts, T* dx) const;
+    void run_as(const BackwardDataArgs& args, const char* packed) const;
+    template <class T>
+    void run_images(const BackwardDataArgs& args, const char* packed, const T* bias, const T* blank,
+                    int64_t first, int64_t images) const;
+    template <class T>
+    void put(const Phase& phase, int64_t images, const T* from, int64_t from_pixel, T* dx) const;
+    template <class T>
+    void interleave(int64_t images, const T* const* parts, const T* blank, T* dx) const;
 
     ConvProblem given_;
     Reduced reduced_;
@@ -59,7 +92,8 @@ class BackwardData {
     DType dtype_;
     size_t packed_bytes_ = 0;
     uint64_t serial_;
-    std::vector<Phase> phases_;  // stride[0] * stride[1] * stride[2], the width fastest; some may be empty
+    std::vector<Phase> phases_;
+    std::vector<Way> ways_;  // stride[0] * stride[1] * stride[2], the width fastest; some may be empty
 };
 
 }  // namespace fastconv

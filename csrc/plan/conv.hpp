@@ -12,6 +12,12 @@
 
 namespace fastconv {
 
+// Where outputs stand, channels last, that are some of the pixels of a larger array: elements from one image, plane of depth,
+// row and pixel to the next.
+struct Placement {
+    int64_t image, plane, row, pixel;
+};
+
 // The arrays of one call, in the problem's layout, contiguous. Sizes were checked by the caller.
 struct ConvArgs {
     int64_t batch;
@@ -25,9 +31,17 @@ struct ConvArgs {
     // Channels first, where x and out (with add) are rows cut out of larger planes: elements from one channel to the next.
     // Zero stands for the problem's own size. Only for a batch of one and kernels that take bands.
     int64_t x_plane = 0, out_plane = 0;
+    // Null stands for an output without gaps. Only for kernels that place pixels; no add and no activation but a clamp.
+    const Placement* place = nullptr;
 
     int64_t x_plane_of(const ConvProblem& p) const { return x_plane != 0 ? x_plane : p.in_pixels(); }
     int64_t out_plane_of(const ConvProblem& p) const { return out_plane != 0 ? out_plane : p.out_pixels(); }
+    // Channels last: `place`, or what stands for it.
+    Placement placement(const ConvProblem& p) const {
+        if (place != nullptr) return *place;
+        const int64_t pixel = p.out_channels, row = p.out_size[2] * pixel, plane = p.out_size[1] * row;
+        return {p.out_size[0] * plane, plane, row, pixel};
+    }
 };
 
 // A number never given before.
@@ -56,6 +70,8 @@ class ConvKernel {
     uint64_t serial() const { return serial_; }
     // Whether rows can be computed by themselves: band_step holds and, channels first, x_plane and out_plane are heeded.
     virtual bool takes_bands() const { return false; }
+    // Whether outputs can be placed (ConvArgs::place), for problems that say so.
+    virtual bool places_pixels() const { return false; }
     // Output rows that begin at a multiple of this have the same bits when they are computed by themselves.
     virtual int64_t band_step() const { return 1; }
 

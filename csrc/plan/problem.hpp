@@ -21,6 +21,7 @@ struct ConvProblem {
     int64_t batch_hint = 0;  // images for which times are predicted; 0: one and sixteen alike
     // Where this is some rows of another problem: that one's rows and padding. Whatever changes bits is chosen for it.
     int64_t whole_in = 0, whole_out = 0, whole_pad = 0;
+    bool placed = false;  // rows of outputs do not follow each other in memory (ConvArgs::place)
 
     ConvProblem whole() const {
         ConvProblem p = *this;

@@ -83,6 +83,7 @@ class ReducedKernel final : public ConvKernel {
     // Rows of an axis that became another cannot be cut out.
     bool takes_bands() const override { return !reduced_.moved && inner_->takes_bands(); }
     int64_t band_step() const override { return inner_->band_step(); }
+    bool places_pixels() const override { return !reduced_.moved && inner_->places_pixels(); }
     size_t scratch_bytes() const override {
         return inner_->scratch_bytes() + (reduced_.trimmed ? kept_bytes() + kScratchRounding : 0);
     }
@@ -173,7 +174,7 @@ Reduced reduce(const ConvProblem& problem, Reduction how) {
         if (whole.out_size[a] == 1) axis.stride = 1;
         set_axis(q, a, axis);
     }
-    if (band) return r;
+    if (band || problem.placed) return r;  // rows keep their places
     std::vector<Axis> axes;
     for (int a = 0; a < 3; a++)
         if (const Axis axis = axis_of(q, a); !axis.unit()) axes.push_back(axis);

@@ -18,7 +18,7 @@ void integer(const ConvProblem& p, int64_t batch, DType dtype) {
     const auto w = integers<T>(p.weights(), 1);
     const auto dy = integers<T>(batch * p.out_channels * p.out_pixels(), 2);
     std::vector<T> dx(batch * p.in_channels * p.in_pixels() + 1, T(77));
-    BackwardData(p, dtype).run(batch, dy.data(), w.data(), dx.data());
+    BackwardData(p, dtype).run({batch, dy.data(), dx.data()}, w.data());
     std::vector<T> want(dx.size() - 1, T(0));
     each_product(p, batch,
                  [&](int64_t at_y, int64_t at_x, int64_t at_w) { want[at_x] += dy[at_y] * w[at_w]; });
@@ -50,12 +50,12 @@ TEST(backward_data_does_not_depend_on_threads_or_batch) {
         std::vector<float> first, other(3 * image);
         for (const int threads : {1, 2, 3, 8}) {
             set_num_threads(threads);
-            gradient.run(3, dy.data(), w.data(), other.data());
+            gradient.run({3, dy.data(), other.data()}, w.data());
             if (first.empty()) first = other;
             CHECK(std::memcmp(first.data(), other.data(), first.size() * sizeof(float)) == 0);
         }
         set_num_threads(2);
-        gradient.run(1, dy.data() + p.out_channels * p.out_pixels(), w.data(), other.data());
+        gradient.run({1, dy.data() + p.out_channels * p.out_pixels(), other.data()}, w.data());
         CHECK(std::memcmp(first.data() + image, other.data(), image * sizeof(float)) == 0);
     }
 }
