@@ -116,16 +116,18 @@ class DepthwiseFirst final : public ConvKernel {
     std::vector<int64_t> phases_, columns_;
 };
 
-// Square kernels of 3 and 5 with zero padding.
+// Square kernels of 3 and 5, and the up to 2x2 taps of a phase, with zero padding.
 template <class T>
 class DepthwiseInPlace final : public ConvKernel {
   public:
     explicit DepthwiseInPlace(const ConvProblem& problem) : p_(problem) {}
 
     static bool takes(const ConvProblem& p) {
-        return (p.mode == PadMode::constant || !p.reads_padding()) && p.kernel[1] == p.kernel[2] &&
-               (p.kernel[1] == 3 || p.kernel[1] == 5) && p.stride[1] == p.stride[2] && p.stride[1] <= 2 &&
-               p.dilation[1] == 1 && p.dilation[2] == 1;
+        const int64_t rows = p.kernel[1], columns = p.kernel[2], stride = p.stride[1];
+        const bool square = rows == columns && (rows == 3 || rows == 5) && stride <= 2,
+                   phase = rows <= 2 && columns <= 2 && stride == 1;
+        return (p.mode == PadMode::constant || !p.reads_padding()) && (square || phase) &&
+               stride == p.stride[2] && p.dilation[1] == 1 && p.dilation[2] == 1;
     }
 
     size_t scratch_bytes() const override { return 0; }
@@ -167,7 +169,7 @@ class DepthwiseInPlace final : public ConvKernel {
         if (args.add != nullptr) call.add = static_cast<const T*>(args.add) + at;
         if (args.bias != nullptr) call.bias = static_cast<const T*>(args.bias)[k];
         call.clamp = clamp_of(args.activation);
-        depthwise_of<T>().in_place(call, p_.kernel[1], p_.stride[1]);
+        depthwise_of<T>().in_place(call, p_.kernel[1], p_.kernel[2], p_.stride[1]);
         if (needs_pass(args.activation))
             rows_of<T>().activate(args.activation, call.out + rows.begin * call.width, 1, 0,
                                   rows.size() * call.width);
@@ -302,7 +304,7 @@ double predict_depthwise(const ConvProblem& p, DType dtype) {
         (dtype == DType::f32 ? 4.0 : 8.0) * (p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels());
     // Kernels other than 3 and 5 have no tile of their own: 7x7 ran at 30 GFLOP/s channels last; channels first rows
     // are whole vectors: 7x7 to 21x21 at 56x56 59 to 105, where direct would take up to twice the time.
-    const bool own = p.kernel[2] == 3 || p.kernel[2] == 5;
+    const bool own = p.kernel[2] <= 3 || p.kernel[2] == 5;
     const double filled =
         static_cast<double>(p.out_size[2]) / static_cast<double>(round_up(p.out_size[2], 16));
     // Planes narrower than a vector at half of that, 9x9 and more where it is wide at 1.3 times.

@@ -59,8 +59,8 @@ FASTCONV_INLINE void load_columns(V (&part)[S], const scalar_of<V>* p, const Col
         part[s] = Inside ? load<V>(p + s * lanes_of<V>) : load<V>(p + s * lanes_of<V>, m.part[s]);
 }
 
-// R rows by N vectors with a K x K kernel. `Inside`: every tap of these columns lies in the input.
-template <class T, int K, int S, int R, int N, bool Inside>
+// R rows by N vectors with a kernel of H x K taps. `Inside`: every tap of these columns lies in the input.
+template <class T, int H, int K, int S, int R, int N, bool Inside>
 FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w,
                                     const ColumnMask<vec<T, kLanes<T>>, S> (&masks)[K][N], int64_t row,
                                     int64_t column) {
@@ -69,7 +69,7 @@ FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLane
     V sum[R][N] = {};
     const int64_t first = column * S - p.pad_left;
 #pragma GCC unroll 16
-    for (int i = 0; i < (R - 1) * S + K; i++) {
+    for (int i = 0; i < (R - 1) * S + H; i++) {
         const int64_t y = row * S + i - p.pad_top;
         if (y < 0 || y >= p.in_rows) continue;
         const T* const x = p.x + y * p.in_width + first;
@@ -90,7 +90,7 @@ FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLane
             }
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
-                if (i - r * S < 0 || i - r * S >= K) continue;
+                if (i - r * S < 0 || i - r * S >= H) continue;
 #pragma GCC unroll 4
                 for (int j = 0; j < N; j++) sum[r][j] += w[(i - r * S) * K + kw] * in[j];
             }
@@ -99,7 +99,7 @@ FASTCONV_INLINE void in_place_block(const PlaneInPlace<T>& p, const vec<T, kLane
     store_plane<T>(p, sum, row * p.width + column, p.width, mask<V>(p.width - column - (N - 1) * L));
 }
 
-template <class T, int K, int S, int N, bool Inside>
+template <class T, int H, int K, int S, int N, bool Inside>
 FASTCONV_INLINE void in_place_strip(const PlaneInPlace<T>& p, const vec<T, kLanes<T>>* w, int64_t column) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
@@ -114,37 +114,39 @@ FASTCONV_INLINE void in_place_strip(const PlaneInPlace<T>& p, const vec<T, kLane
                 }
     }
     int64_t row = p.first_row;
-    for (; row + R <= p.end_row; row += R) in_place_block<T, K, S, R, N, Inside>(p, w, masks, row, column);
-    for (; row < p.end_row; row++) in_place_block<T, K, S, 1, N, Inside>(p, w, masks, row, column);
+    for (; row + R <= p.end_row; row += R) in_place_block<T, H, K, S, R, N, Inside>(p, w, masks, row, column);
+    for (; row < p.end_row; row++) in_place_block<T, H, K, S, 1, N, Inside>(p, w, masks, row, column);
 }
 
 // Strips of columns from top to bottom; those that touch the sides read with masks.
-template <class T, int K, int S>
-void in_place_square(const PlaneInPlace<T>& p) {
+template <class T, int H, int K, int S>
+void in_place(const PlaneInPlace<T>& p) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    V w[K * K];
+    V w[H * K];
 #pragma GCC unroll 32
-    for (int i = 0; i < K * K; i++) w[i] = broadcast<V>(p.w[i]);
+    for (int i = 0; i < H * K; i++) w[i] = broadcast<V>(p.w[i]);
     int64_t column = 0;
     while (column < p.width) {
         const int64_t first = column * S - p.pad_left;
         if (p.width - column > L) {
             const bool inside = first >= 0 && first + 2 * L * S + K <= p.in_width;
-            inside ? in_place_strip<T, K, S, 2, true>(p, w, column)
-                   : in_place_strip<T, K, S, 2, false>(p, w, column);
+            inside ? in_place_strip<T, H, K, S, 2, true>(p, w, column)
+                   : in_place_strip<T, H, K, S, 2, false>(p, w, column);
             column += 2 * L;
         } else {
-            in_place_strip<T, K, S, 1, false>(p, w, column);
+            in_place_strip<T, H, K, S, 1, false>(p, w, column);
             column += L;
         }
     }
 }
 
 template <class T>
-void plane_in_place(const PlaneInPlace<T>& p, int64_t kernel, int64_t stride) {
-    if (kernel == 3) return stride == 1 ? in_place_square<T, 3, 1>(p) : in_place_square<T, 3, 2>(p);
-    return stride == 1 ? in_place_square<T, 5, 1>(p) : in_place_square<T, 5, 2>(p);
+void plane_in_place(const PlaneInPlace<T>& p, int64_t rows, int64_t columns, int64_t stride) {
+    if (rows == 1) return columns == 1 ? in_place<T, 1, 1, 1>(p) : in_place<T, 1, 2, 1>(p);
+    if (rows == 2) return columns == 1 ? in_place<T, 2, 1, 1>(p) : in_place<T, 2, 2, 1>(p);
+    if (rows == 3) return stride == 1 ? in_place<T, 3, 3, 1>(p) : in_place<T, 3, 3, 2>(p);
+    return stride == 1 ? in_place<T, 5, 5, 1>(p) : in_place<T, 5, 5, 2>(p);
 }
 
 // R rows by N vectors with any kernel of R rows at least, from a padded copy. Neighbouring rows of outputs read

@@ -60,8 +60,8 @@ template <class T>
 struct Depthwise {
     // Any kernel.
     void (*plane)(const PlaneRows<T>&);
-    // Square kernels of 3 and 5, stride 1 and 2.
-    void (*in_place)(const PlaneInPlace<T>&, int64_t kernel, int64_t stride);
+    // Square kernels of 3 and 5, stride 1 and 2; one and two rows and columns of taps, stride 1.
+    void (*in_place)(const PlaneInPlace<T>&, int64_t rows, int64_t columns, int64_t stride);
     // Columns that all taps reach, tap columns being neighbours, for `stride` 1 or 2 and 3 or 5 tap columns, or stride 1
     // and one or two (the phases of strided gradients).
     void (*run)(const ChannelRun<T>&, int64_t stride);

@@ -80,32 +80,41 @@ void spread_lanes(const T* from, int64_t from_row, int64_t rows, int64_t, const 
 }
 
 template <class T>
-void interleave(const T* const* from, int64_t ways, int64_t count, T blank, T* FASTCONV_RESTRICT to) {
+void interleave_pairs(const T* even, const T* odd, T blank, int64_t count, T* to) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    if (ways == 2) {
-        const V none = broadcast<V>(blank);
-        const T *const even = from[0], *const odd = from[1];
-        int64_t i = 0;
-        for (; i + 2 * L <= count; i += 2 * L) {
-            const V a = even == nullptr ? none : load<V>(even + i / 2),
-                    b = odd == nullptr ? none : load<V>(odd + i / 2);
-            store(to + i, interleave_low(a, b));
-            store(to + i + L, interleave_high(a, b));
-        }
-        if (i < count) {
-            const int64_t left = count - i;
-            const V a = even == nullptr ? none : load<V>(even + i / 2, mask<V>((left + 1) / 2)),
-                    b = odd == nullptr ? none : load<V>(odd + i / 2, mask<V>(left / 2));
-            store(to + i, interleave_low(a, b), mask<V>(left));
-            if (left > L) store(to + i + L, interleave_high(a, b), mask<V>(left - L));
-        }
-        return;
+    const V none = broadcast<V>(blank);
+    int64_t i = 0;
+    for (; i + 2 * L <= count; i += 2 * L) {
+        const V a = even == nullptr ? none : load<V>(even + i / 2),
+                b = odd == nullptr ? none : load<V>(odd + i / 2);
+        store(to + i, interleave_low(a, b));
+        store(to + i + L, interleave_high(a, b));
     }
-    for (int64_t w = 0; w < ways; w++) {
-        const T* const source = from[w];
-        for (int64_t at = w, i = 0; at < count; at += ways, i++)
-            to[at] = source == nullptr ? blank : source[i];
+    if (i == count) return;
+    const int64_t left = count - i;
+    const V a = even == nullptr ? none : load<V>(even + i / 2, mask<V>((left + 1) / 2)),
+            b = odd == nullptr ? none : load<V>(odd + i / 2, mask<V>(left / 2));
+    store(to + i, interleave_low(a, b), mask<V>(left));
+    if (left > L) store(to + i + L, interleave_high(a, b), mask<V>(left - L));
+}
+
+template <class T>
+void interleave(const Interleave<T>& rows) {
+    T* FASTCONV_RESTRICT to = rows.to;
+    for (int64_t r = 0; r < rows.rows; r++, to += rows.to_row) {
+        const auto source = [&](int64_t w) {
+            return rows.from[w] == nullptr ? nullptr : rows.from[w] + r * rows.from_row[w];
+        };
+        if (rows.ways == 2) {
+            interleave_pairs(source(0), source(1), rows.blank, rows.count, to);
+            continue;
+        }
+        for (int64_t w = 0; w < rows.ways; w++) {
+            const T* const from = source(w);
+            for (int64_t at = w, i = 0; at < rows.count; at += rows.ways, i++)
+                to[at] = from == nullptr ? rows.blank : from[i];
+        }
     }
 }
 

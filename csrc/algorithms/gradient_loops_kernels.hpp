@@ -25,6 +25,17 @@ struct LaneTile {
     int64_t sum_row;  // elements from one tap to the next
 };
 
+// to[r][i * ways + w] = from[w][r][i], `blank` where from[w] is null; `count` elements of each row of `to` in all.
+template <class T>
+struct Interleave {
+    const T* const* from;
+    const int64_t* from_row;
+    int64_t ways, rows, count;
+    T blank;
+    T* to;
+    int64_t to_row;
+};
+
 template <class T>
 struct GradientLoops {
     int lanes;
@@ -39,8 +50,7 @@ struct GradientLoops {
     // to[r][l] = from[r][index[l]] for each lane l; from is readable for a whole vector only where `span`
     // says so
     void (*spread)(const T* from, int64_t from_row, int64_t rows, int64_t span, const int32_t* index, T* to);
-    // to[i * ways + w] = from[w][i], `blank` where from[w] is null; `count` elements of `to` in all
-    void (*interleave)(const T* const* from, int64_t ways, int64_t count, T blank, T* to);
+    void (*interleave)(const Interleave<T>& rows);
     // to[c] += sum over rows of from[r][c]; columns is a multiple of the lanes
     void (*add_rows)(const T* from, int64_t rows, int64_t columns, T* to);
     // to[i] = the sum of `copies` vectors that stand `apart` from each other, by a fixed tree

@@ -138,6 +138,13 @@ class UserArrays {
         return type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
     }
 
+    // The data of a plain array with so many elements; else null.
+    const void* data_of(const py::handle& object, int64_t size) const {
+        if (!plain(object)) return nullptr;
+        const auto array = py::reinterpret_borrow<py::array>(object);
+        return array.size() == size ? array.data() : nullptr;
+    }
+
     bool has_batch(const py::array& x) const { return x.ndim() == rank_ + 2; }
 
     // Whether an array, plain, is x or a result, with a batch or without.

@@ -65,8 +65,8 @@ class EagerCall {
         if (!arrays_.is_x(data)) return py::none();
         const bool has_batch = arrays_.has_batch(data);
         ConvArgs a{has_batch ? static_cast<int64_t>(data.shape(0)) : 1, data.data(), nullptr};
-        a.weight = plain(weight, p.weights());
-        a.bias = bias.is_none() ? nullptr : plain(bias, p.out_channels);
+        a.weight = arrays_.data_of(weight, p.weights());
+        a.bias = bias.is_none() ? nullptr : arrays_.data_of(bias, p.out_channels);
         if (a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
         py::array out = arrays_.new_result(has_batch, a.batch);
         a.out = out.mutable_data();
@@ -76,13 +76,6 @@ class EagerCall {
     }
 
   private:
-    // The data of a plain array with this many elements; else null.
-    const void* plain(const py::handle& object, int64_t size) const {
-        if (!arrays_.plain(object)) return nullptr;
-        const auto array = py::reinterpret_borrow<py::array>(object);
-        return array.size() == size ? array.data() : nullptr;
-    }
-
     std::shared_ptr<const Prepared> prepared_;
     Activation activation_;
     UserArrays arrays_;

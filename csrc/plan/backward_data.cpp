@@ -6,7 +6,6 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/gradient_loops_kernels.hpp"
-#include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
 #include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
@@ -18,7 +17,7 @@ namespace {
 
 constexpr size_t kPhaseBytes = 1u << 20;  // of the phases' outputs at a time: 4 MB is a sixth slower
 // Smaller weights are rotated and packed at every call: that is quicker than to look them up.
-constexpr size_t kKeptFrom = 16u << 10;
+constexpr size_t kKeptFrom = 4u << 10;
 constexpr int64_t kTaskElements = 16384;  // moved by one task
 
 size_t bytes_of(int64_t count, DType dtype) {
@@ -67,7 +66,7 @@ BackwardData::BackwardData(const ConvProblem& given, DType dtype)
 void BackwardData::add_phase(const PhaseAxis& depth, const PhaseAxis& down, const PhaseAxis& along,
                              int64_t ways) {
     const ConvProblem& p = problem_;
-    Phase phase{{depth, down, along}, {}, p, nullptr, false, 0};
+    Phase phase{{depth, down, along}, {}, p, nullptr, nullptr, false, 0};
     for (int64_t w = 0; w < ways; w++) phase.first.push_back(axis_of(2, along.start + w).first);
     ConvProblem& q = phase.problem;
     q.in_channels = p.out_channels;
@@ -86,7 +85,8 @@ void BackwardData::add_phase(const PhaseAxis& depth, const PhaseAxis& down, cons
         reached = reached && axis.taps > 0;
     }
     if (reached) {
-        phase.kernel = choose_conv_algorithm(q, dtype_).make(q, dtype_);
+        phase.algorithm = &choose_conv_algorithm(q, dtype_);
+        phase.kernel = phase.algorithm->make(q, dtype_);
         const size_t bytes = phase.kernel->packed_bytes();
         phase.packs = bytes > 0;
         phase.at = packed_bytes_;
@@ -94,6 +94,25 @@ void BackwardData::add_phase(const PhaseAxis& depth, const PhaseAxis& down, cons
         packed_bytes_ = packed_bytes_ / 64 * 64;
     }
     phases_.push_back(std::move(phase));
+}
+
+std::string BackwardData::describe() const {
+    std::string text;
+    for (const Phase& phase : phases_) {
+        if (phase.pixels() == 0) continue;
+        std::string at, taps;
+        for (int a = 0; a < 3; a++) {
+            const PhaseAxis& axis = phase.axis[a];
+            at += (a > 0 ? ", " : "") + std::to_string(axis.start);
+            if (a == 2 && phase.ways() > 1) at += ".." + std::to_string(axis.start + phase.ways() - 1);
+            at += "::" + std::to_string(problem_.stride[a]);
+            taps += (a > 0 ? "x" : "") + std::to_string(axis.taps);
+        }
+        text += "  pixels [" + at +
+                "]: " + (phase.kernel == nullptr ? "no taps" : taps + " taps, " + phase.algorithm->name) +
+                "\n";
+    }
+    return text;
 }
 
 Placement BackwardData::placement() const {
@@ -125,19 +144,26 @@ void BackwardData::rotate(const Phase& phase, const T* weight, T* rotated) const
             tap[i] = tap[i] * p.kernel[a] + first + (axis.taps - 1 - at[a]) * axis.step;
         }
     }
+    const double seconds = static_cast<double>(q.weights()) * 1e-9;
+    if (p.channels_last && channels == 1 && outputs == 1 && ways == 1) {  // depthwise: nothing is exchanged
+        for (int64_t j = 0; j < kept; j++)
+            std::copy_n(weight + tap[j] * p.out_channels, p.out_channels, rotated + j * p.out_channels);
+        return;
+    }
     if (p.channels_last) {
-        parallel_for(kept * ways * p.groups, [&](int64_t task) {
+        const auto turn = [&](int64_t task) {
             const int64_t i = task / p.groups, g = task % p.groups;
             gradient_loops<T>().transpose(
                 weight + tap[i] * channels * p.out_channels + g * outputs, p.out_channels, channels, outputs,
                 rotated + i % kept * outputs * q.out_channels + i / kept * p.in_channels + g * channels,
                 q.out_channels);
-        });
+        };
+        parallel_for(kept * ways * p.groups, turn, 0, seconds);
         return;
     }
     constexpr int64_t kBlock = 16;  // channels whose weights are read together, since they share cache lines
     const int64_t blocks = ceil_div(channels, kBlock);
-    parallel_for(ways * p.groups * blocks, [&](int64_t task) {
+    const auto turn = [&](int64_t task) {
         const int64_t way = task / blocks / p.groups, g = task / blocks % p.groups,
                       c0 = task % blocks * kBlock, c1 = std::min(channels, c0 + kBlock);
         const int64_t* const source = tap.data() + way * kept;
@@ -148,7 +174,8 @@ void BackwardData::rotate(const Phase& phase, const T* weight, T* rotated) const
                 for (int64_t j = 0; j < kept; j++) to[j] = from[source[j]];
             }
         }
-    });
+    };
+    parallel_for(ways * p.groups * blocks, turn, 0, seconds);
 }
 
 template <class T>
@@ -199,26 +226,34 @@ template <class T>
 void BackwardData::interleave(int64_t images, const T* const* parts, const T* blank, T* dx) const {
     const ConvProblem& p = problem_;
     const int64_t width = p.in_size[2], height = p.in_size[1], depth = p.in_size[0], ways = p.stride[2];
-    const int64_t channels = p.in_channels, lines = images * channels * depth * height;
-    const int64_t together = std::max<int64_t>(1, kTaskElements / width);
-    parallel_for(ceil_div(lines, together), [&](int64_t task) {
+    const int64_t channels = p.in_channels, down = p.stride[1];
+    // One unit is the rows of one phase in one plane.
+    const int64_t units = images * channels * depth * down;
+    const int64_t together = std::max<int64_t>(1, kTaskElements * down / (width * height));
+    const auto some = [&](int64_t task) {
         ScratchFrame frame;
         const T** const from = frame.take<const T*>(ways);
-        for (int64_t line = task * together; line < std::min(lines, (task + 1) * together); line++) {
-            const int64_t h = line % height, d = line / height % depth, plane = line / height / depth;
-            const int64_t first = (d % p.stride[0] * p.stride[1] + h % p.stride[1]) * ways;
+        int64_t* const from_row = frame.take<int64_t>(ways);
+        for (int64_t unit = task * together; unit < std::min(units, (task + 1) * together); unit++) {
+            const int64_t h = unit % down, d = unit / down % depth, plane = unit / down / depth;
+            const int64_t image = plane / channels, channel = plane % channels;
             for (int64_t w = 0; w < ways; w++) {
-                const Way& way = ways_[first + w];
+                const Way& way = ways_[(d % p.stride[0] * down + h) * ways + w];
                 const Phase& phase = phases_[way.phase];
-                const int64_t of =
-                    (plane / channels * phase.ways() + way.index) * channels + plane % channels;
-                const int64_t row =
-                    (of * phase.axis[0].size + d / p.stride[0]) * phase.axis[1].size + h / p.stride[1];
-                from[w] = parts[way.phase] == nullptr ? nullptr : parts[way.phase] + row * phase.axis[2].size;
+                const PhaseAxis* const axis = phase.axis;
+                const int64_t of = (image * phase.ways() + way.index) * channels + channel;
+                from_row[w] = axis[2].size;
+                from[w] = parts[way.phase];
+                if (from[w] != nullptr)
+                    from[w] += (of * axis[0].size + d / p.stride[0]) * axis[1].size * axis[2].size;
             }
-            gradient_loops<T>().interleave(from, ways, width, blank[plane % channels], dx + line * width);
+            gradient_loops<T>().interleave({from, from_row, ways, ceil_div(height - h, down), width,
+                                            blank[channel], dx + ((plane * depth + d) * height + h) * width,
+                                            down * width});
         }
-    });
+    };
+    parallel_for(ceil_div(units, together), some, 0,
+                 static_cast<double>(images * channels * p.in_pixels()) * 0.1e-9);
 }
 
 // `bias` is repeated for as many ways as a phase may have; `blank` is what it makes of a sum without terms.
@@ -299,7 +334,13 @@ void BackwardData::run_as(const BackwardDataArgs& a, const char* packed) const {
     }
     const int64_t bytes = std::max<int64_t>(1, channels * p.in_pixels() * static_cast<int64_t>(sizeof(T)));
     const int64_t together = std::clamp<int64_t>(static_cast<int64_t>(kPhaseBytes) / bytes, 1, a.batch);
-    if (ways_.size() == 1 && phases_[0].kernel != nullptr)
+    // Where nothing waits in scratch and the weights of the phases would take each other's place in L2, every phase goes
+    // over all images. With small weights that is slower: 3x3 depthwise, 144 channels at 56x56, 1.1 and 1.4 ms.
+    const auto in_place = [](const Phase& phase) {
+        return phase.kernel == nullptr || phase.kernel->places_pixels();
+    };
+    const bool lone = ways_.size() == 1 && phases_[0].kernel != nullptr, heavy = packed_bytes_ > kPhaseBytes;
+    if (lone || (p.channels_last && heavy && std::all_of(phases_.begin(), phases_.end(), in_place)))
         return run_images<T>(a, packed, bias, blank, 0, a.batch);
     int64_t first = 0;
     if (const int64_t threads = num_threads(); threads > 1 && a.batch >= threads) {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "plan/conv.hpp"
@@ -40,6 +41,8 @@ class BackwardData {
     void run_packed(const BackwardDataArgs& args, const void* packed) const;
     // The same from weights in the problem's layout; what pack makes of them is kept (weight_cache.hpp) where that pays.
     void run(const BackwardDataArgs& args, const void* weight) const;
+    // One line for each phase: the pixels it is, its taps and its algorithm.
+    std::string describe() const;
     const ConvProblem& problem() const { return given_; }
     DType dtype() const { return dtype_; }
 
@@ -53,8 +56,9 @@ class BackwardData {
     // Of the width, `ways` phases side by side, each from a first tap of its own: their outputs follow each other as channels.
     struct Phase {
         PhaseAxis axis[3];
-        std::vector<int64_t> first;          // tap of each way along the width
-        ConvProblem problem;                 // over dY; meaningless without taps
+        std::vector<int64_t> first;  // tap of each way along the width
+        ConvProblem problem;         // over dY; meaningless without taps
+        const ConvAlgorithm* algorithm;
         std::unique_ptr<ConvKernel> kernel;  // null where no tap reaches the phase
         bool packs;                          // whether the kernel is given its weights packed
         size_t at;                           // where its weights stand among those of all phases

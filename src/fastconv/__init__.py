@@ -60,6 +60,12 @@ from .ops.pool import (
     max_pool3d_backward,
     max_pool3d_with_indices,
 )
+from .ops.transpose_plan import (
+    ConvTransposePlan,
+    plan_conv_transpose1d,
+    plan_conv_transpose2d,
+    plan_conv_transpose3d,
+)
 from .ops.unfold import col2im, im2col
 from .ops.unpool import (
     max_unpool1d,
@@ -78,6 +84,7 @@ __all__ = [
     "ConvBackwardPlan",
     "ConvGrads",
     "ConvPlan",
+    "ConvTransposePlan",
     "DTypeError",
     "FastconvError",
     "GeometryError",
@@ -159,6 +166,9 @@ __all__ = [
     "plan_conv2d_backward",
     "plan_conv3d",
     "plan_conv3d_backward",
+    "plan_conv_transpose1d",
+    "plan_conv_transpose2d",
+    "plan_conv_transpose3d",
     "release_scratch",
     "rmsprop_update",
     "set_backend",

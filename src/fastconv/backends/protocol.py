@@ -122,8 +122,8 @@ class ConvDataRun(Protocol):
     def run(self, grad_output: Array, dx: Array) -> None:
         """Compute the gradient into ``dx``."""
 
-    def update(self, weight: Array) -> None:
-        """Take new weights of the same shape and dtype."""
+    def update(self, weight: Array, bias: Array | None = None) -> None:
+        """Take new weights of the same shape and dtype; a bias only in a transposed convolution that fuses it."""
 
 
 class Backend(abc.ABC):
@@ -135,6 +135,7 @@ class Backend(abc.ABC):
     padding_modes: ClassVar[tuple[str, ...]] = PADDING_MODES[:1]
     activations: ClassVar[tuple[str, ...]] = ()
     fuses_add: ClassVar[bool] = False
+    fuses_transposed: ClassVar[bool] = False  # bias and its activations, in a transposed convolution
     max_pool_dtypes: ClassVar[tuple[np.dtype[Any], ...]] = FLOATS
     # what is promised of results and processes; the tests hold every backend to what it publishes
     fork_safe: ClassVar[bool] = True
@@ -201,6 +202,24 @@ class Backend(abc.ABC):
     def plan_conv_backward_data(self, geometry: ConvGeometry, weight: Array) -> ConvDataRun:
         """Make the gradient to the input ready; a backend that packs nothing keeps geometry and weights."""
         return _PlainDataRun(self, geometry, weight)
+
+    def conv_transpose(
+        self, geometry: ConvGeometry, x: Array, weight: Array, bias: Array | None, activation: str | None, out: Array
+    ) -> None:
+        """The gradient of ``geometry`` to its input; then, only where ``fuses_transposed``, bias and activation."""
+        self.conv_backward_data(geometry, x, weight, out)
+
+    def bind_conv_transpose(
+        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None
+    ) -> Callable[[Array, Array, Array | None], Array | None] | None:
+        """As :meth:`bind_conv`, only where ``fuses_transposed``."""
+        return None
+
+    def plan_conv_transpose(
+        self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None
+    ) -> ConvDataRun:
+        """Make a transposed convolution ready; bias and activation only where ``fuses_transposed``."""
+        return self.plan_conv_backward_data(geometry, weight)
 
     def candidates(self, geometry: ConvGeometry, dtype: np.dtype[Any]) -> Sequence[Candidate]:
         """Every algorithm with its predicted time, fastest first; without a model, in the order of the list."""
@@ -372,7 +391,8 @@ class _PlainDataRun:
         self.backend, self.geometry = backend, geometry
         self.update(weight)
 
-    def update(self, weight: Array) -> None:
+    def update(self, weight: Array, bias: Array | None = None) -> None:
+        assert bias is None  # this backend does not fuse: ops adds
         self.weight = weight.copy()
 
     def run(self, grad_output: Array, dx: Array) -> None:

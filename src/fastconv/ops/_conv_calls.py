@@ -27,8 +27,8 @@ from ._arrays import (
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
-__all__ = ["NEEDS", "Backward", "ConvGrads", "check_algorithm", "check_bias", "check_needs", "conv", "conv_backward",
-           "conv_transpose", "conv_transpose_backward"]  # fmt: skip
+__all__ = ["NEEDS", "Backward", "ConvGrads", "Transposed", "check_algorithm", "check_bias", "check_needs", "conv",
+           "conv_backward", "conv_transpose", "conv_transpose_backward"]  # fmt: skip
 
 NEEDS = ("x", "weight", "bias")
 _memo = Memo()
@@ -189,7 +189,7 @@ def _sum_over_positions(geometry: ConvGeometry, grad_output: Array) -> Array:
     return total
 
 
-class _Transposed:
+class Transposed:
     """A transposed convolution: the gradient to the input of ``geometry``, with a bias and an activation."""
 
     def __init__(
@@ -203,17 +203,36 @@ class _Transposed:
         self.func, self.backend, self.result, self.activation = func, backend, result, activation
         self.frame = Frame(backend, geometry, kernel_dtype(result))
         self.y_shape = geometry.x_shape(1)
+        self.fuses = backend.fuses_transposed and (activation is None or activation in backend.activations)
         turned_last = geometry.channels_last and not self.frame.turned
         self.bias_shape = (-1,) if turned_last else (-1, 1, 1, 1)
+        plain = self.fuses and result == self.frame.dtype and not self.frame.turned
+        self.at_once = backend.bind_conv_transpose(geometry, result, activation) if plain else None
 
-    def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
+    def __call__(
+        self, x: Array, weight: Array, bias: Array | None, out: Array | None,
+        planned: Callable[[Array, Array], None] | None = None,
+    ) -> Array:  # fmt: skip
+        """``planned`` has weights of its own, and a bias that is fused; ``weight`` has only the shape."""
+        if out is None and planned is None and self.at_once is not None:
+            result = self.at_once(x, weight, bias)
+            if result is not None:
+                return result
         frame = self.frame
         shape = frame.shape(x, self.y_shape)
         out = new_or_checked(self.func, out, shape, self.result, (x, weight, bias), backend=self.backend)
-        x5, w5, b = frame.data(x), frame.weight(weight), frame.vector(bias)
+        x5, b = frame.data(x), frame.vector(bias)
+        w5 = frame.weight(weight) if planned is None else weight
 
         def kernel(y: Array) -> None:
-            self.backend.conv_backward_data(frame.geometry, x5, w5, y)
+            if planned is not None:
+                planned(x5, y)
+            elif self.fuses:
+                self.backend.conv_transpose(frame.geometry, x5, w5, b, self.activation, y)
+            else:
+                self.backend.conv_transpose(frame.geometry, x5, w5, None, None, y)
+            if self.fuses:
+                return
             if b is not None:
                 with np.errstate(over="ignore", invalid="ignore"):
                     y += b.reshape(self.bias_shape)
@@ -334,7 +353,7 @@ def conv_transpose(
         )  # fmt: skip
         bias = check_bias(func, bias, geometry.in_channels)
         check_activation(func, activation)
-        call = _Transposed(func, geometry, runs_on, float_dtype(x, weight), activation)
+        call = Transposed(func, geometry, runs_on, float_dtype(x, weight), activation)
         _memo.keep(call_key(numbers, names, x, weight, bias), call)
     return call(x, weight, bias, out)  # type: ignore[no-any-return]
 

@@ -272,12 +272,15 @@ class Planned(NamedTuple):
     geometry: ConvGeometry
 
 
-def planned(func: str, rank: int, x_shape: Any, weight: Any, dtype: Any, backend: Any, **how: Any) -> Planned:
-    """The arguments that all plans share, checked; ``how`` is handed to :func:`conv_geometry`."""
+def planned(
+    func: str, rank: int, x_shape: Any, weight: Any, dtype: Any, backend: Any,
+    geometry: Callable[..., ConvGeometry] = conv_geometry, **how: Any,
+) -> Planned:  # fmt: skip
+    """The arguments that all plans share, checked; ``how`` is handed to ``geometry``."""
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     shape, result = _planned_shape(func, x_shape), _planned_dtype(func, dtype)
     array = real_array(func, "weight", weight)
-    return Planned(runs_on, shape, result, array, conv_geometry(func, rank, shape, array.shape, **how))
+    return Planned(runs_on, shape, result, array, geometry(func, rank, shape, array.shape, **how))
 
 
 def make_plan(

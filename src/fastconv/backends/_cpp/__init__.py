@@ -33,6 +33,7 @@ class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKern
     padding_modes = PADDING_MODES
     activations = ACTIVATIONS
     fuses_add = True
+    fuses_transposed = True
     any_strides = False
     max_pool_dtypes = MAX_POOL_DTYPES
 

@@ -29,7 +29,26 @@ class GradKernels:
 
     def plan_conv_backward_data(self, geometry: ConvGeometry, weight: Array) -> _core.ConvBackwardDataPlan:
         """Weights rotated and packed once; the same bits as the eager call."""
-        return _core.ConvBackwardDataPlan(_backward_data(geometry, weight.dtype), weight)
+        return _core.ConvBackwardDataPlan(_backward_data(geometry, weight.dtype), weight, None, None, geometry.rank)
+
+    def conv_transpose(
+        self, geometry: ConvGeometry, x: Array, weight: Array, bias: Array | None, activation: str | None, out: Array
+    ) -> None:
+        """As the gradient, with bias and activation in registers where they are a clamp."""
+        _backward_data(geometry, out.dtype).run_transposed(x, weight, bias, activation, out)
+
+    def bind_conv_transpose(
+        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None
+    ) -> _core.ConvTransposedCall:
+        """The whole call in one step, result included."""
+        return _core.ConvTransposedCall(_backward_data(geometry, dtype), activation, geometry.rank)
+
+    def plan_conv_transpose(
+        self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None
+    ) -> _core.ConvBackwardDataPlan:
+        """Weights rotated and packed once; the same bits as the eager call."""
+        gradient = _backward_data(geometry, weight.dtype)
+        return _core.ConvBackwardDataPlan(gradient, weight, bias, activation, geometry.rank)
 
     def conv_backward_weight(
         self, geometry: ConvGeometry, grad_output: Array, x: Array, dw: Array, db: Array | None
