@@ -223,7 +223,8 @@ class PointwiseFirst final : public ConvKernel {
                     call.x = copies ? x + pixel : tile;
                     call.x_step = x_plane;
                     call.copy = tile;
-                    T* const sums = partial + rows.begin * partial_row + pixel - first;
+                    T* const sums =
+                        blocks_ == 1 ? nullptr : partial + rows.begin * partial_row + pixel - first;
                     if (b > 0) call.partial = sums;
                     call.ahead[0] = take(ahead);
                     call.ahead[1] = {};
