@@ -99,9 +99,11 @@ void forward_positions(const PoolShape& s, Divisors counts, const T* x, T* out, 
                              (tw.start + tw.first * d2) * c;
                 const T divisor =
                     counts ? static_cast<T>(counts[0][od] * counts[1][oh] * counts[2][ow]) : T(1);
-                if (long_pixels && n[0] * n[1] * n[2] >= kManyTaps) {
-                    reduce_stream<T, Op>(p + part.c0, n, step, to + part.c0, divisor, part.c1 - part.c0);
-                    continue;
+                if constexpr (kFloating<T>) {
+                    if (long_pixels && n[0] * n[1] * n[2] >= kManyTaps) {
+                        reduce_stream<T, Op>(p + part.c0, n, step, to + part.c0, divisor, part.c1 - part.c0);
+                        continue;
+                    }
                 }
                 int64_t i = part.c0;
                 for (; i + 4 * lanes_of<V> <= part.c1; i += 4 * lanes_of<V>)
