@@ -1,4 +1,4 @@
-// First layers, channels first: at most four input channels.
+// First layers: at most four input channels.
 //
 // All taps of all input channels are one sum of 27 to 147 terms, so a tile of the output is finished in one go and
 // written once, straight from registers: the output is the traffic (12.8 MB at 224 x 224 x 64). A band of input rows is
@@ -6,6 +6,9 @@
 // over all rows of the band, so that they write few long runs of memory, then the next few.
 // 3 > 64 channels at 224 x 224: 1.15 ms, where the direct form, which finishes tiles by way of L1, takes 1.85 (one
 // core of 226 GFLOP/s; its arithmetic alone is 0.77, writing the output alone 0.55).
+// Channels last, as long as the output channels fill half a vector at most, the same on planes: input pixels are split into
+// planes row by row, some rows of sums at a time are turned into pixels out of L1. 3 > 8 channels with 4x4 at 64 x 64
+// 34 us, where the direct form, which has channels in lanes, takes 55; 3 > 4 with 3x3 at 128 x 128 42 and 137.
 // Tried and dropped: non-temporal stores (1.26 ms), a copy of each row for every tap so that loads do not cross
 // lines (larger kernels fall out of L1: 7x7 1.37 -> 1.53 ms, 3x3 the same).
 #include <algorithm>
@@ -24,7 +27,6 @@ namespace fastconv {
 
 namespace {
 
-constexpr int64_t kMostChannels = 4;
 constexpr int64_t kMostTerms = 512;
 
 template <class T>
@@ -53,6 +55,8 @@ class FirstLayerKernel final : public ConvKernel {
                     offsets_.push_back(h * p_.dilation[1] * row_ + (c * copies + copy[t]) * pitch_ +
                                        shift[t]);
         blocks_ = ceil_div(p_.out_channels, kFirstRows);
+        group_ = std::max<int64_t>(1, static_cast<int64_t>(l1_bytes() / 4 / sizeof(T)) /
+                                          std::max<int64_t>(1, p_.out_channels * p_.out_size[2]));
         // A band's input takes a sixteenth of L2 at most, but a band has some rows in any case.
         const int64_t lines = static_cast<int64_t>(l2_bytes() / 16 / sizeof(T)) / row_;
         band_ = std::clamp<int64_t>((lines - reach()) / p_.stride[1] + 1,
@@ -70,12 +74,17 @@ class FirstLayerKernel final : public ConvKernel {
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = part_of(p_.out_channels, blocks_, b);
             for (int64_t i = 0; i < terms(); i++)
-                for (int64_t k = channels.begin; k < channels.end; k++) *to++ = from[k * terms() + i];
+                for (int64_t k = channels.begin; k < channels.end; k++)
+                    *to++ = p_.channels_last
+                                ? from[(i % p_.taps() * p_.in_channels + i / p_.taps()) * p_.out_channels + k]
+                                : from[k * terms() + i];
         }
     }
 
     size_t scratch_bytes() const override {
-        return static_cast<size_t>(input_size(band_) + p_.out_channels) * sizeof(T) + packed_bytes();
+        return static_cast<size_t>(input_size(band_) + p_.out_channels + split_size() + sums_size()) *
+                   sizeof(T) +
+               packed_bytes();
     }
 
     void run(const ConvArgs& args) const override {
@@ -114,6 +123,13 @@ class FirstLayerKernel final : public ConvKernel {
     int64_t reach() const { return (p_.kernel[1] - 1) * p_.dilation[1] + 1; }
     int64_t input_rows(int64_t rows) const { return (rows - 1) * p_.stride[1] + reach(); }
     int64_t input_size(int64_t rows) const { return input_rows(rows) * row_ + 2 * kFirstMargin; }
+    // Channels last: one row of input planes, and the sums of group_ rows, each plane a vector longer.
+    int64_t split_size() const { return p_.channels_last ? p_.in_channels * p_.in_size[2] : 0; }
+    int64_t sums_plane() const {
+        const int64_t line = 64 / sizeof(T);
+        return round_up(group_ * p_.out_size[2], line) + line;
+    }
+    int64_t sums_size() const { return p_.channels_last ? p_.out_channels * sums_plane() : 0; }
 
     // Columns before each row that make the first vector begin a line of the output, where all rows agree on them and
     // are so long that one vector more costs less than stores across lines (8% at width 224).
@@ -124,37 +140,67 @@ class FirstLayerKernel final : public ConvKernel {
     }
 
     void run_band(const ConvArgs& args, int64_t image, Range rows, const T* packed, const T* bias) const {
-        const int64_t before = columns_before(args);
+        const int64_t before = p_.channels_last ? 0 : columns_before(args);
         ScratchFrame frame;
         T* const input = frame.take<T>(input_size(rows.size())) + kFirstMargin + before;
-        fill(args, image, rows, input);
-        const int64_t pixels = args.out_plane_of(p_), width = p_.out_size[2];
-        for (int64_t b = 0; b < blocks_; b++) {
-            const Range channels = part_of(p_.out_channels, blocks_, b);
-            const int64_t at = (image * p_.out_channels + channels.begin) * pixels + rows.begin * width;
-            FirstLayer<T> call;
-            call.x = input;
-            call.x_step = p_.stride[1] * row_;
-            call.offsets = offsets_.data();
-            call.terms = terms();
-            call.w = packed + channels.begin * terms();
-            call.bias = bias + channels.begin;
+        fill(args, image, rows, input, frame.take<T>(split_size()));
+        const int64_t width = p_.out_size[2];
+        FirstLayer<T> call;
+        call.x = input;
+        call.x_step = p_.stride[1] * row_;
+        call.offsets = offsets_.data();
+        call.terms = terms();
+        call.width = width;
+        call.before = before;
+        if (!p_.channels_last) {
+            const int64_t pixels = args.out_plane_of(p_),
+                          at = image * p_.out_channels * pixels + rows.begin * width;
             call.out = static_cast<T*>(args.out) + at;
             call.plane = pixels;
             call.rows = rows.size();
-            call.width = width;
             if (args.add != nullptr) call.add = static_cast<const T*>(args.add) + at;
             call.clamp = clamp_of(args.activation);
-            call.before = before;
-            first_layers<T>().run[channels.size()](call);
+            run_blocks(call, packed, bias);
             if (needs_pass(args.activation))
-                rows_of<T>().activate(args.activation, call.out, channels.size(), pixels,
+                rows_of<T>().activate(args.activation, call.out, p_.out_channels, pixels,
                                       rows.size() * width);
+            return;
+        }
+        T* const sums = frame.take<T>(sums_size());
+        const int64_t groups = ceil_div(rows.size(), group_);
+        for (int64_t g = 0; g < groups; g++) {
+            const Range part = part_of(rows.size(), groups, g);
+            const int64_t n = part.size() * width,
+                          at = ((image * p_.out_size[1] + rows.begin + part.begin) * width) * p_.out_channels;
+            call.x = input + part.begin * call.x_step;
+            call.out = sums;
+            call.plane = sums_plane();
+            call.rows = part.size();
+            T* const out = static_cast<T*>(args.out) + at;
+            const T* const add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + at;
+            if (add == nullptr) call.clamp = clamp_of(args.activation);
+            run_blocks(call, packed, bias);
+            first_layers<T>().turn(sums, call.plane, n, p_.out_channels, add, out);
+            if (args.activation != Activation::none && (add != nullptr || needs_pass(args.activation)))
+                rows_of<T>().activate(args.activation, out, 1, 0, n * p_.out_channels);
+        }
+    }
+
+    // All output channels of some rows.
+    void run_blocks(const FirstLayer<T>& all, const T* packed, const T* bias) const {
+        for (int64_t b = 0; b < blocks_; b++) {
+            const Range channels = part_of(p_.out_channels, blocks_, b);
+            FirstLayer<T> call = all;
+            call.w = packed + channels.begin * terms();
+            call.bias = bias + channels.begin;
+            call.out += channels.begin * all.plane;
+            if (call.add != nullptr) call.add += channels.begin * all.plane;
+            first_layers<T>().run[channels.size()](call);
         }
     }
 
     // The padded rows that the output rows `rows` read.
-    void fill(const ConvArgs& args, int64_t image, Range rows, T* to) const {
+    void fill(const ConvArgs& args, int64_t image, Range rows, T* to, T* planes) const {
         const int64_t line = p_.in_size[2], plane = args.x_plane_of(p_);
         const T* const x = static_cast<const T*>(args.x) + image * p_.in_channels * plane;
         for (int64_t r = 0; r < input_rows(rows.size()); r++) {
@@ -165,10 +211,12 @@ class FirstLayerKernel final : public ConvKernel {
                 to += row_;
                 continue;
             }
+            if (p_.channels_last)
+                first_layers<T>().split[p_.in_channels](x + y * line * p_.in_channels, line, planes, line);
             for (int64_t c = 0; c < p_.in_channels; c++)
                 for (const int64_t first : copies_) {
-                    rows_of<T>().pack(x + c * plane + y * line, line, p_.mode, first - p_.pad_lo[2],
-                                      p_.stride[2], to, filled_);
+                    rows_of<T>().pack(p_.channels_last ? planes + c * line : x + c * plane + y * line, line,
+                                      p_.mode, first - p_.pad_lo[2], p_.stride[2], to, filled_);
                     to += pitch_;
                 }
         }
@@ -176,15 +224,21 @@ class FirstLayerKernel final : public ConvKernel {
 
     ConvProblem p_;
     int64_t filled_, pitch_, row_, band_, blocks_;
+    int64_t group_;                 // channels last: rows of sums that wait in L1 to be turned
     std::vector<int64_t> copies_;   // of each copy of a row its first column
     std::vector<int64_t> offsets_;  // of each term
 };
 
+int64_t most_turned(DType dtype) {
+    return dtype == DType::f32 ? first_layers<float>().turned : first_layers<double>().turned;
+}
+
 }  // namespace
 
-std::string why_not_first_layer(const ConvProblem& p, DType) {
-    if (p.channels_last) return "channels last, the direct form does the same";
-    if (p.in_channels < 1 || p.in_channels > kMostChannels) return "it needs one to four input channels";
+std::string why_not_first_layer(const ConvProblem& p, DType dtype) {
+    if (p.channels_last && p.out_channels > most_turned(dtype))
+        return "channels last, for more output channels than half a vector the direct form does the same";
+    if (p.in_channels < 1 || p.in_channels > kFirstChannels) return "it needs one to four input channels";
     if (p.groups != 1) return "it has no groups";
     if (p.has_depth()) return "it has no depth axis";
     if (p.in_channels * p.taps() > kMostTerms) return "it adds at most 512 terms into one sum";
@@ -198,7 +252,8 @@ double predict_first_layer(const ConvProblem& p, DType dtype) {
     const double outputs = static_cast<double>(p.out_channels) * p.out_pixels();
     // A row shorter than a vector costs more than its empty lanes: 5x5 on 9 wide took twice the direct form's time.
     const double rate = (p.taps() == 1 ? 0.4 : p.out_size[2] < lanes ? 0.45 : 0.9) * filled * rows;
-    return p.flops() / (rate * peak_flops(dtype)) + outputs * 0.06e-9;
+    const double turned = p.channels_last ? 0.15e-9 * outputs + 0.2e-9 * p.in_channels * p.in_pixels() : 0;
+    return p.flops() / (rate * peak_flops(dtype)) + outputs * 0.06e-9 + turned;
 }
 
 std::unique_ptr<ConvKernel> make_first_layer(const ConvProblem& problem, DType dtype) {

@@ -1,4 +1,4 @@
-// Kernels of first layers, channels first; the driver is first_layer.cpp.
+// Kernels of first layers; the driver is first_layer.cpp.
 //
 // A tile of up to 6 output channels x 4 vectors of neighbouring pixels keeps its sums in registers over all taps
 // of all input channels: 10 loads for 24 multiply-adds a term. Its vectors are laid so that stores fall onto
@@ -6,6 +6,7 @@
 #pragma once
 
 #include "algorithms/first_layer_kernels.hpp"
+#include "simd/transpose.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -116,10 +117,54 @@ void first_rows(const FirstLayer<T>& f) {
     }
 }
 
+template <class T, int C>
+void split_pixels(const T* FASTCONV_RESTRICT from, int64_t n, T* FASTCONV_RESTRICT to, int64_t plane) {
+    for (int64_t j = 0; j < n; j++)
+        for (int c = 0; c < C; c++) to[c * plane + j] = from[j * C + c];
+}
+
+// W pixels of W channels at a time are turned over in registers. Lanes beyond the channels spill over into the next pixel,
+// which is written next; the last pixels are written one by one.
+template <class T, int W>
+FASTCONV_INLINE void turn_pixels(const T* planes, int64_t plane, int64_t n, int64_t channels, const T* add,
+                                 T* out) {
+    using V = vec<T, W>;
+    const int64_t whole = n * channels >= W ? (n * channels - W) / channels + 1 : 0;
+    int64_t p = 0;
+    for (; p + W <= whole; p += W) {
+        V v[W];
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++) v[k] = k < channels ? load<V>(planes + k * plane + p) : V{};
+        transpose(v);
+        for (int i = 0; i < W; i++) {
+            const int64_t at = (p + i) * channels;
+            store(out + at, add == nullptr ? v[i] : v[i] + load<V>(add + at));
+        }
+    }
+    for (; p < n; p++)
+        for (int64_t k = 0; k < channels; k++) {
+            const int64_t at = p * channels + k;
+            out[at] = add == nullptr ? planes[k * plane + p] : planes[k * plane + p] + add[at];
+        }
+}
+
+constexpr int kTurnedBytes = kVectorBytes > 16 ? kVectorBytes / 2 : 16;
+
+template <class T>
+void turn(const T* planes, int64_t plane, int64_t n, int64_t channels, const T* add, T* out) {
+    constexpr int Most = kTurnedBytes / static_cast<int>(sizeof(T)),
+                  Half = kTurnedBytes > 16 ? Most / 2 : Most;
+    if (channels <= Half) return turn_pixels<T, Half>(planes, plane, n, channels, add, out);
+    turn_pixels<T, Most>(planes, plane, n, channels, add, out);
+}
+
 template <class T>
 constexpr FirstLayers<T> make_first_layers() {
     return {{nullptr, first_rows<T, 1>, first_rows<T, 2>, first_rows<T, 3>, first_rows<T, 4>,
-             first_rows<T, 5>, first_rows<T, 6>}};
+             first_rows<T, 5>, first_rows<T, 6>},
+            kLanes<T> / 2,
+            {nullptr, split_pixels<T, 1>, split_pixels<T, 2>, split_pixels<T, 3>, split_pixels<T, 4>},
+            turn<T>};
 }
 
 }  // namespace

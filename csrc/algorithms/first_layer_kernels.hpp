@@ -1,5 +1,5 @@
-// First layers, channels first: few input channels, so that all taps of all of them are one short sum; the
-// output is the traffic. See first_layer.hpp.
+// First layers: few input channels, so that all taps of all of them are one short sum; the output is the traffic. See
+// first_layer.hpp.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace fastconv {
 
-constexpr int kFirstRows = 6;  // output channels of one call, at most
+constexpr int kFirstRows = 6;      // output channels of one call, at most
+constexpr int kFirstChannels = 4;  // input channels
 
 // Some output rows of a few output channels, pixels in lanes.
 template <class T>
@@ -34,6 +35,12 @@ constexpr int64_t kFirstMargin = 64;
 template <class T>
 struct FirstLayers {
     void (*run[kFirstRows + 1])(const FirstLayer<T>&);  // [output channels]
+    int turned;  // output channels that `turn` takes at most: half a vector
+    // Channels last. n pixels to planes: to[c * plane + j] = from[j * channels + c]; [channels].
+    void (*split[kFirstChannels + 1])(const T* from, int64_t n, T* to, int64_t plane);
+    // Planes to n pixels: out[j * channels + k] = planes[k * plane + j] (+ add, laid out as out). Each plane is readable
+    // for a vector beyond n.
+    void (*turn)(const T* planes, int64_t plane, int64_t n, int64_t channels, const T* add, T* out);
 };
 
 struct FirstLayerKernels {
