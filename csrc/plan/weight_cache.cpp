@@ -5,6 +5,7 @@
 #include <list>
 #include <mutex>
 #include <random>
+#include <vector>
 
 #include "algorithms/fingerprint_kernels.hpp"
 #include "runtime/scratch.hpp"
@@ -27,15 +28,32 @@ size_t kept = 0;
 
 constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
 
+__extension__ using Wide = unsigned __int128;
+
+uint64_t reduced(Wide value) {
+    for (int i = 0; i < 2; i++) value = (value & kPrime) + (value >> 61);
+    const auto low = static_cast<uint64_t>(value);
+    return low >= kPrime ? low - kPrime : low;
+}
+
+// Where a polynomial is evaluated: the point and its powers.
+struct Point {
+    uint64_t power[4];
+    explicit Point(uint64_t at) : power{at, reduced(Wide{at} * at), 0, 0} {
+        power[2] = reduced(Wide{power[1]} * at);
+        power[3] = reduced(Wide{power[2]} * at);
+    }
+};
+
 struct Keys {
     uint32_t words[kFingerprintWords + kFingerprintShift];
-    uint64_t block[2], piece[2];  // where the polynomials over blocks and over pieces are evaluated
+    std::vector<Point> block, piece;  // of the polynomials over blocks and over pieces, two of each
 
     Keys() {
         std::random_device random;
         for (uint32_t& word : words) word = random();
-        for (uint64_t* points : {block, piece})
-            for (int i = 0; i < 2; i++) points[i] = (uint64_t{random()} << 32 | random()) % kPrime;
+        for (std::vector<Point>* points : {&block, &piece})
+            for (int i = 0; i < 2; i++) points->emplace_back((uint64_t{random()} << 32 | random()) % kPrime);
     }
 };
 
@@ -44,15 +62,11 @@ const Keys& keys() {
     return drawn;
 }
 
-// value * point + next modulo 2^61 - 1, in two halves of `next` since it has more bits.
-uint64_t appended(uint64_t value, uint64_t point, uint64_t next) {
-    __extension__ using Wide = unsigned __int128;
-    const auto step = [point](uint64_t v, uint64_t low) {
-        const Wide product = Wide{v} * point + low;
-        const uint64_t sum = static_cast<uint64_t>(product & kPrime) + static_cast<uint64_t>(product >> 61);
-        return sum >= kPrime ? sum - kPrime : sum;
-    };
-    return step(step(value, next >> 32), next & 0xffffffff);
+// The polynomial with four coefficients more, the halves of two numbers, modulo 2^61 - 1.
+uint64_t appended(uint64_t value, const Point& at, uint64_t a, uint64_t b) {
+    constexpr uint64_t low = 0xffffffff;
+    return reduced(Wide{value} * at.power[3] + Wide{a >> 32} * at.power[2] + Wide{a & low} * at.power[1] +
+                   Wide{b >> 32} * at.power[0] + (b & low));
 }
 
 constexpr int64_t kBlockBytes = kFingerprintWords * 4;
@@ -60,18 +74,19 @@ constexpr int64_t kPieceBlocks = 128;  // of one task
 
 // The blocks begin .. end of the data; the last one is filled up with zeros.
 Fingerprint piece_of(const char* data, int64_t bytes, int64_t begin, int64_t end) {
+    const Keys& keys = fastconv::keys();
     uint64_t sums[2 * kPieceBlocks];
     const int64_t whole = std::min(end, bytes / kBlockBytes);
-    fingerprint_kernels().blocks(data + begin * kBlockBytes, whole - begin, keys().words, sums);
+    fingerprint_kernels().blocks(data + begin * kBlockBytes, whole - begin, keys.words, sums);
     if (whole < end) {
         alignas(64) char last[kBlockBytes] = {};
         std::memcpy(last, data + whole * kBlockBytes, static_cast<size_t>(bytes - whole * kBlockBytes));
-        fingerprint_kernels().blocks(last, 1, keys().words, sums + 2 * (whole - begin));
+        fingerprint_kernels().blocks(last, 1, keys.words, sums + 2 * (whole - begin));
     }
     Fingerprint f{1, 1};
     for (int64_t i = 0; i < end - begin; i++) {
-        f.first = appended(f.first, keys().block[0], sums[2 * i]);
-        f.second = appended(f.second, keys().block[1], sums[2 * i + 1]);
+        f.first = appended(f.first, keys.block[0], sums[2 * i], sums[2 * i + 1]);
+        f.second = appended(f.second, keys.block[1], sums[2 * i], sums[2 * i + 1]);
     }
     return f;
 }
@@ -92,10 +107,11 @@ Fingerprint fingerprint_of(const void* data, size_t size) {
                             std::min(blocks, (i + 1) * kPieceBlocks));
     };
     parallel_for(pieces, piece, 0, static_cast<double>(bytes) / 20e9);
+    const Keys& keys = fastconv::keys();
     Fingerprint whole{1, 1};
     for (int64_t i = 0; i < pieces; i++) {
-        whole.first = appended(whole.first, keys().piece[0], parts[i].first);
-        whole.second = appended(whole.second, keys().piece[1], parts[i].second);
+        whole.first = appended(whole.first, keys.piece[0], parts[i].first, parts[i].second);
+        whole.second = appended(whole.second, keys.piece[1], parts[i].first, parts[i].second);
     }
     return whole;
 }
