@@ -42,6 +42,10 @@ struct Band {
 // Steps of one segment: the micro-kernel asks for inputs and weights ahead once a segment.
 constexpr int64_t kSegment = 64;
 
+// Steps by which weights that are read where they are are brought into L2: the next lane block's, which stand beside them,
+// would all fall onto the sets of this one's where the output channels are a power of two.
+constexpr int64_t kRowsAhead = 32;
+
 // The largest divisor of n up to kSegment; n itself where there is none worth it.
 int64_t segment_of(int64_t n) {
     if (n <= kSegment) return n;
@@ -80,9 +84,19 @@ class DirectLanes final : public ConvKernel {
             pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block.packed);
     }
 
+    // An eager call whose weights leave L2 in any case reads less with a fingerprint and the packed copy than by packing
+    // (3x3 stride 2 with 512 channels at 14x14 2.2 -> 2.0 ms), and turning OIHW weights over costs more than a
+    // fingerprint while both copies stay in L2 (1x1 160 > 960 at 7x7 127 -> 112 us) or threads would pack for each other
+    // (960 > 320 on two threads 232 us, where a plan takes 115).
+    bool keeps_packed() const override {
+        const size_t bytes = packed_bytes(), l2 = l2_bytes();
+        return bytes > l2 || (!in_place() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
+    }
+
     size_t scratch_bytes() const override {
         return scratch_within(SIZE_MAX) +
-               static_cast<size_t>(panel_size() + (may_stream() ? kStage : 0)) * sizeof(T);
+               static_cast<size_t>(panel_size() + (may_stream() ? kStage : 0)) * sizeof(T) +
+               static_cast<size_t>(segments_of_all()) * sizeof(int64_t);
     }
     size_t scratch_within(size_t budget) const override {
         const Cut cut = cut_outputs(1, 1, budget);
@@ -99,7 +113,7 @@ class DirectLanes final : public ConvKernel {
         ScratchFrame frame;
         const T* packed = static_cast<const T*>(args.packed);
         // Weights that several tasks need are packed once for all of them.
-        if (packed == nullptr && passes > 1) {
+        if (packed == nullptr && passes > 1 && !in_place()) {
             T* const all = frame.take<T>(packed_);
             const auto pack_one = [&](int64_t i) {
                 pack_block(static_cast<const T*>(args.weight), lane_blocks_[i], all + lane_blocks_[i].packed);
@@ -115,7 +129,11 @@ class DirectLanes final : public ConvKernel {
     }
 
   private:
+    // Channels last, the weights of whole vectors of channels are read where they are if they come without a packed copy:
+    // 1x1 960 > 320 at 7x7 222 -> 184 us, as fast as packed.
+    bool in_place() const { return p_.channels_last && p_.group_out() % micro<T>().lanes == 0; }
     int64_t panel_size() const {
+        if (in_place()) return 0;
         return p_.group_in() * p_.taps() * micro<T>().lanes * micro<T>().channel_vectors;
     }
     int64_t width() const { return int64_t{micro<T>().lanes} * micro<T>().channel_vectors; }
@@ -205,24 +223,29 @@ class DirectLanes final : public ConvKernel {
 
     // What the calls of one channel block have in common.
     struct Panel {
-        const int64_t* offsets;  // of its segments from the pixel under the first tap
+        const int64_t* offsets;    // of its segments from the pixel under the first tap
+        const int64_t* w_offsets;  // of their weights in the user's array; null where those are packed
         int64_t segments, length;
         int64_t channel;  // first input channel, in its group
     };
 
-    // All channel blocks; `offsets` is as long as segments_of_all().
-    void describe(const BandInput<T>& input, int64_t* offsets, Panel* panels) const {
+    // All channel blocks; `offsets` and, where it is not null, `w_offsets` are as long as segments_of_all().
+    void describe(const BandInput<T>& input, int64_t* offsets, int64_t* w_offsets, Panel* panels) const {
         const int64_t taps = whole_rows_ ? 1 : p_.kernel[2];
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = channels_of(b);
             const int64_t run = channels.size() * (whole_rows_ ? p_.kernel[2] : 1), length = segment_of(run);
-            panels[b] = {offsets, 0, length, channels.begin};
+            panels[b] = {offsets, w_offsets, 0, length, channels.begin};
             for (int64_t d = 0; d < p_.kernel[0]; d++)
                 for (int64_t h = 0; h < p_.kernel[1]; h++)
                     for (int64_t w = 0; w < taps; w++)
-                        for (int64_t i = 0; i < run; i += length, panels[b].segments++)
+                        for (int64_t i = 0; i < run; i += length, panels[b].segments++) {
                             *offsets++ = d * input.depth + h * p_.dilation[1] * input.row +
                                          w * p_.dilation[2] * input.pixel + i * input.channel;
+                            if (w_offsets == nullptr) continue;
+                            const int64_t tap = (d * p_.kernel[1] + h) * p_.kernel[2] + w;
+                            *w_offsets++ = (tap * p_.group_in() + channels.begin + i) * p_.out_channels;
+                        }
         }
     }
     // Channels last: of the output before the first pixel of a row of the band.
@@ -261,13 +284,14 @@ class DirectLanes final : public ConvKernel {
         band.image = task;
 
         ScratchFrame frame;
-        T* const panel = packed == nullptr ? frame.take<T>(panel_size()) : nullptr;
+        const bool direct = packed == nullptr && in_place();
+        T* const panel = packed == nullptr && !direct ? frame.take<T>(panel_size()) : nullptr;
         T* const sums = frame.take<T>(sums_size());
         int64_t* const offsets = frame.take<int64_t>(segments_of_all());
         Panel* const panels = frame.take<Panel>(blocks_);
         band.input = input_.stage(static_cast<const T*>(args.x), band.image, args.x_plane, band.depth,
                                   band.rows, band.columns, frame.take<T>(input_.size(cut.rows, cut.columns)));
-        describe(band.input, offsets, panels);
+        describe(band.input, offsets, direct ? frame.take<int64_t>(segments_of_all()) : nullptr, panels);
 
         const int64_t outputs = band.rows.size() * band.columns.size() * p_.out_channels;
         band.stage = streams(args.batch, cut) ? frame.take<T>(outputs) : nullptr;
@@ -281,14 +305,19 @@ class DirectLanes final : public ConvKernel {
         const bool streams = static_cast<size_t>(packed_) * sizeof(T) > l2_bytes() / 2 && packed != nullptr;
         for (int64_t i = blocks.begin; i < blocks.end; i++) {
             const LaneBlock& block = lane_blocks_[i];
-            if (packed == nullptr) pack_block(static_cast<const T*>(args.weight), block, panel);
+            const T* weights = packed == nullptr ? nullptr : packed + block.packed;
+            if (direct) {
+                weights = static_cast<const T*>(args.weight) + block.first;
+            } else if (packed == nullptr) {
+                pack_block(static_cast<const T*>(args.weight), block, panel);
+                weights = panel;
+            }
             for (int64_t r = 0; r < row_groups; r++)
                 for (int64_t t = 0; t < tile_groups; t++) {
                     Group group{part_of(band.rows.size(), row_groups, r),
                                 part_of(tiles.count, tile_groups, t), tiles, 0};
                     if (streams) group.ahead = row_groups * tile_groups == 1 ? 1 : 2;
-                    run_group(args, band, group, block, panels,
-                              packed == nullptr ? panel : packed + block.packed, sums);
+                    run_group(args, band, group, block, panels, weights, sums);
                 }
         }
         if (band.stage != nullptr)
@@ -316,6 +345,8 @@ class DirectLanes final : public ConvKernel {
         call.x_step = band.input.channel;
         call.channels = block.count;
         call.w = weights;
+        call.w_step = k;
+        call.w_ahead = kRowsAhead * k;
         for (int64_t b = 0; b < blocks_; b++) {
             const Panel& panel = panels[b];
             const int64_t step = panel.length * block.vectors * lanes;
@@ -326,6 +357,7 @@ class DirectLanes final : public ConvKernel {
                 const bool last = b + 1 == blocks_ && piece + 1 == pieces;
                 call.length = panel.length;
                 call.offsets = panel.offsets + part.begin;
+                call.w_offsets = panel.w_offsets == nullptr ? nullptr : panel.w_offsets + part.begin;
                 call.segments = part.size();
                 call.accumulate = b > 0 || piece > 0;
                 if (last && args.bias != nullptr) call.bias = static_cast<const T*>(args.bias) + block.first;
@@ -366,7 +398,7 @@ class DirectLanes final : public ConvKernel {
                                                   block.count);
                     }
                 }
-                call.w += part.size() * step;
+                if (call.w_offsets == nullptr) call.w += part.size() * step;
             }
         }
         if (p_.channels_last) return;

@@ -102,11 +102,17 @@ FASTCONV_INLINE void channel_step(V (&sum)[R][N], const T* const* base, int64_t 
     }
 }
 
-// Two steps at a time. Steps that are neighbours in x (channels last) share their pointers.
-template <bool Neighbours, class T, int R, int N, class V>
+// How the steps of a channel tile lie: apart in x, neighbours in x (channels last), or neighbours whose weights stand
+// where the user has them.
+enum class Steps : int { apart, neighbours, in_place };
+
+// Two steps at a time, or one (GCC 12 spills two) where weights are in place. Steps that are neighbours in x share their
+// pointers.
+template <Steps How, class T, int R, int N, class V>
 FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile<T>& t, const T*& w) {
-    constexpr int B = (R + 2) / 3;
-    const int64_t row = t.x_row, step = Neighbours ? 1 : t.x_step;
+    constexpr int B = (R + 2) / 3, L = lanes_of<V>;
+    const int64_t row = t.x_row, step = How == Steps::apart ? t.x_step : 1;
+    const int64_t w_step = How == Steps::in_place ? t.w_step : N * L;
     const T* base[B];
 #pragma GCC unroll 5
     for (int b = 0; b < B; b++) base[b] = x + 3 * b * row;
@@ -115,21 +121,26 @@ FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile
         for (int b = 0; b < B; b++) base[b] += by;
     };
     int64_t i = 0;
-    for (; i + 2 <= t.length; i += 2) {
+    for (; How != Steps::in_place && i + 2 <= t.length; i += 2) {
 #pragma GCC unroll 2
         for (int u = 0; u < 2; u++) {
 #pragma GCC unroll 2
-            for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * lanes_of<V>);
-            channel_step<T, R, N, V>(sum, base, row, Neighbours ? u : 0, w + u * N * lanes_of<V>);
-            if (!Neighbours) advance(step);
+            for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
+            channel_step<T, R, N, V>(sum, base, row, How == Steps::apart ? 0 : u, w + u * N * L);
+            if (How == Steps::apart) advance(step);
         }
-        if (Neighbours) advance(2);
-        w += 2 * N * lanes_of<V>;
+        if (How == Steps::neighbours) advance(2);
+        w += 2 * N * L;
     }
     for (; i < t.length; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; How == Steps::in_place && j < N; j++) {
+            prefetch_l1(w + kAhead * w_step + j * L);
+            prefetch_l2(w + t.w_ahead + j * L);
+        }
         channel_step<T, R, N, V>(sum, base, row, 0, w);
         advance(step);
-        w += N * lanes_of<V>;
+        w += w_step;
     }
 }
 
@@ -147,10 +158,15 @@ void channel_tile(const ChannelTile<T>& t) {
 #pragma GCC unroll 14
             for (int r = 0; r < R; r++) prefetch_l1(next + r * t.x_row);
         }
-        if (t.x_step == 1)
-            channel_steps<true, T, R, N, V>(sum, t.x + t.offsets[s], t, w);
-        else
-            channel_steps<false, T, R, N, V>(sum, t.x + t.offsets[s], t, w);
+        const T* const x = t.x + t.offsets[s];
+        if (t.w_offsets != nullptr) {
+            w = t.w + t.w_offsets[s];
+            channel_steps<Steps::in_place, T, R, N, V>(sum, x, t, w);
+        } else if (t.x_step == 1) {
+            channel_steps<Steps::neighbours, T, R, N, V>(sum, x, t, w);
+        } else {
+            channel_steps<Steps::apart, T, R, N, V>(sum, x, t, w);
+        }
     }
     const auto tail = mask<V>(t.channels - (N - 1) * L);
     if (t.accumulate) {

@@ -55,7 +55,12 @@ struct ChannelTile {
     const T* bias = nullptr;  // one per channel
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
-    int64_t x_step = 1;        // elements from one step of a segment to the next
+    int64_t x_step = 1;  // elements from one step of a segment to the next
+    // Weights where the user has them instead (channels last, x_step 1): a step of segment s, lane by lane, is found
+    // w_offsets[s] elements beyond w and w_step from one to the next, and brings what stands w_ahead further into L2.
+    // Null: as above.
+    const int64_t* w_offsets = nullptr;
+    int64_t w_step = 0, w_ahead = 0;
     const T* ahead = nullptr;  // what later calls will need is brought into L2, a few lines in every segment
     int64_t ahead_lines = 0;   // of each segment
 };
