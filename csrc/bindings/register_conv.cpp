@@ -1,6 +1,7 @@
 // Forward convolution: problems, prepared kernels and plans.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -55,7 +56,12 @@ ConvProblem make_problem(bool channels_last, int64_t in_channels, int64_t out_ch
 class EagerCall {
   public:
     EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank)
-        : prepared_(std::move(prepared)), activation_(activation(act)), arrays_(*prepared_, rank) {}
+        : prepared_(std::move(prepared)), activation_(activation(act)), arrays_(*prepared_, rank) {
+        for (const int64_t n : weight_shape(prepared_->problem)) weight_shape_.push_back(n);
+        // Axes of length one that the user's rank does not have.
+        const auto at = weight_shape_.begin() + (prepared_->problem.channels_last ? 0 : 2);
+        weight_shape_.erase(at, at + (3 - rank));
+    }
 
     // None where an array is not what the kernels read as it is; the caller then prepares it.
     py::object operator()(const py::handle& x, const py::handle& weight, const py::handle& bias) const {
@@ -65,8 +71,8 @@ class EagerCall {
         if (!arrays_.is_x(data)) return py::none();
         const bool has_batch = arrays_.has_batch(data);
         ConvArgs a{has_batch ? static_cast<int64_t>(data.shape(0)) : 1, data.data(), nullptr};
-        a.weight = arrays_.data_of(weight, p.weights());
-        a.bias = bias.is_none() ? nullptr : arrays_.data_of(bias, p.out_channels);
+        a.weight = plain(weight, weight_shape_);
+        a.bias = bias.is_none() ? nullptr : plain(bias, {p.out_channels});
         if (a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
         py::array out = arrays_.new_result(has_batch, a.batch);
         a.out = out.mutable_data();
@@ -76,9 +82,19 @@ class EagerCall {
     }
 
   private:
+    // The data of a plain array of this shape; else null.
+    const void* plain(const py::handle& object, const std::vector<py::ssize_t>& shape) const {
+        if (!arrays_.plain(object)) return nullptr;
+        const auto array = py::reinterpret_borrow<py::array>(object);
+        const bool same = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+                          std::equal(shape.begin(), shape.end(), array.shape());
+        return same ? array.data() : nullptr;
+    }
+
     std::shared_ptr<const Prepared> prepared_;
     Activation activation_;
     UserArrays arrays_;
+    std::vector<py::ssize_t> weight_shape_;  // in the user's rank
 };
 
 }  // namespace

@@ -187,8 +187,8 @@ class Backend(abc.ABC):
     ) -> Callable[[Array, Array, Array | None], Array | None] | None:
         """A whole eager call ``(x, weight, bias) -> result`` on the user's own arrays, or None if there is none.
 
-        It returns None for arrays that have to be prepared first (strides, dtype); it serves small calls, whose cost is
-        what happens around the kernel.
+        It returns None for arrays that have to be prepared first (strides, dtype) and for all whose shapes are not this
+        geometry's, with a batch or without; it serves small calls, whose cost is what happens around the kernel.
         """
         return None
 
