@@ -210,7 +210,6 @@ FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
 }
 
 #else
-
 template <class V>
 struct Mask {
     int64_t low, high;
@@ -226,22 +225,23 @@ FASTCONV_INLINE Mask<V> mask(int64_t low, int64_t high) {
     return {low, high};
 }
 
-template <class V>
+template <class V>  // lane by lane out of line: inlined it was half of the kernels' code
 FASTCONV_INLINE V load(const scalar_of<V>* p, Mask<V> m) {
     if (m.low <= 0 && m.high >= lanes_of<V>) return load<V>(p);
-    V v{};
-    for (int i = 0; i < lanes_of<V>; i++)
-        if (i >= m.low && i < m.high) v[i] = p[i];
-    return v;
+    return [](const scalar_of<V>* p, Mask<V> m) __attribute__((noinline, cold)) {
+        V v{};
+        for (int64_t i = m.low > 0 ? m.low : 0; i < m.high && i < lanes_of<V>; i++) v[i] = p[i];
+        return v;
+    }(p, m);
 }
 
 template <class V>
 FASTCONV_INLINE void store(scalar_of<V>* p, V v, Mask<V> m) {
     if (m.low <= 0 && m.high >= lanes_of<V>) return store(p, v);
-    for (int i = 0; i < lanes_of<V>; i++)
-        if (i >= m.low && i < m.high) p[i] = v[i];
+    [](scalar_of<V>* p, V v, Mask<V> m) __attribute__((noinline, cold)) {
+        for (int64_t i = m.low > 0 ? m.low : 0; i < m.high && i < lanes_of<V>; i++) p[i] = v[i];
+    }(p, v, m);
 }
-
 #endif
 
 // Hints: into L1, and into L2.
