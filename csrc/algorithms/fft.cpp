@@ -469,7 +469,7 @@ FftMachine machine_for(DType dtype) {
 }  // namespace
 
 std::string why_not_fft(const ConvProblem& p, DType dtype) {
-    if (p.in_size[0] != 1 || p.kernel[0] != 1 || p.out_size[0] != 1) return "it has no depth axis";
+    if (p.has_depth()) return "it has no depth axis";
     const int64_t stride = p.stride[2];
     const bool folds = p.out_size[1] == 1 && p.kernel[1] == 1 && (stride <= 5 || stride == 8);
     if (p.stride[1] != 1 && p.out_size[1] != 1) return "it needs stride 1";
