@@ -187,10 +187,16 @@ class DepthwiseLast final : public ConvKernel {
         const bool wide = p_.kernel[2] == 3 || p_.kernel[2] == 5,
                    special = p_.dilation[2] == 1 && (s == 1 ? wide || p_.kernel[2] <= 2 : wide && s == 2);
         inner_.begin = inner_.end = 0;
-        if (special && p_.in_size[2] > last) {
+        const bool zeros = p_.mode == PadMode::constant || !p_.reads_padding();
+        if (special && zeros) {
+            inner_.end = p_.out_size[2];
+        } else if (special && p_.in_size[2] > last) {
             inner_.begin = std::min(ceil_div(p_.pad_lo[2], s), p_.out_size[2]);
             inner_.end = std::clamp((p_.in_size[2] - 1 - last) / s + 1, inner_.begin, p_.out_size[2]);
         }
+        const bool pairs =
+            special && p_.kernel[1] == p_.kernel[2] && p_.stride[1] == 1 && s == 1 && p_.dilation[1] == 1;
+        together_ = pairs ? depthwise_of<T>().run_rows : 1;
         for (int64_t ow = 0; ow < p_.out_size[2]; ow++)
             for (int64_t kw = 0; kw < p_.kernel[2]; kw++) {
                 const int64_t at =
@@ -199,46 +205,49 @@ class DepthwiseLast final : public ConvKernel {
             }
     }
 
-    size_t scratch_bytes() const override { return static_cast<size_t>(p_.kernel[1]) * sizeof(T*); }
+    size_t scratch_bytes() const override { return static_cast<size_t>(tap_rows()) * sizeof(T*); }
     bool takes_bands() const override { return true; }
     bool places_pixels() const override { return true; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
-        // Bands of rows, and runs of channels where an image alone has too few of them to go round.
-        const int64_t height = p_.out_size[1];
-        const int64_t parts = std::max<int64_t>(1, std::min(ceil_div(p_.in_channels, 64), 16 / height));
-        const int64_t units = args.batch * height * parts;
+        // Rows, in pairs, and runs of channels where an image alone has too few of them to go round.
+        const int64_t height = p_.out_size[1], lines = ceil_div(height, together_);
+        const int64_t parts = std::max<int64_t>(1, std::min(ceil_div(p_.in_channels, 64), 16 / lines));
+        const int64_t units = args.batch * lines * parts;
         const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
-            const T** const taps = frame.take<const T*>(p_.kernel[1]);
+            const T** const taps = frame.take<const T*>(tap_rows());
             const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++) {
-                const int64_t row = unit % height, outer = unit / height;
+                const int64_t row = unit % lines * together_, outer = unit / lines;
                 Range channels = part_of(ceil_div(p_.in_channels, 64), parts, outer % parts);
                 channels = {channels.begin * 64, std::min(channels.end * 64, p_.in_channels)};
-                run_row(args, outer / parts, row, channels, taps);
+                run_rows(args, outer / parts, {row, std::min(row + together_, height)}, channels, taps);
             }
         };
         parallel_for(tasks, run_part, 0, depthwise_seconds<T>(p_, args.batch));
     }
 
   private:
-    void run_row(const ConvArgs& args, int64_t image, int64_t row, Range channels, const T** taps) const {
+    int64_t tap_rows() const { return p_.kernel[1] + together_ - 1; }
+
+    // One row, or two that share their input rows.
+    void run_rows(const ConvArgs& args, int64_t image, Range rows, Range channels, const T** taps) const {
         const T* const x =
             static_cast<const T*>(args.x) + image * p_.in_pixels() * p_.in_channels + channels.begin;
-        for (int64_t kh = 0; kh < p_.kernel[1]; kh++) {
-            const int64_t y =
-                axis_source(p_.mode, p_.in_size[1], row * p_.stride[1] + kh * p_.dilation[1] - p_.pad_lo[1]);
-            taps[kh] = y < 0 ? nullptr : x + y * p_.in_size[2] * p_.in_channels;
+        for (int64_t i = 0; i < p_.kernel[1] + rows.size() - 1; i++) {
+            const int64_t y = axis_source(p_.mode, p_.in_size[1],
+                                          rows.begin * p_.stride[1] + i * p_.dilation[1] - p_.pad_lo[1]);
+            taps[i] = y < 0 ? nullptr : x + y * p_.in_size[2] * p_.in_channels;
         }
         const Placement place = args.placement(p_);
-        const int64_t line = image * place.image + row * place.row + channels.begin;
-        const auto call_at = [&](int64_t column) {
-            const int64_t at = line + column * place.pixel;
+        const int64_t line = image * place.image + rows.begin * place.row + channels.begin;
+        const auto call_at = [&](int64_t row, int64_t column) {
+            const int64_t at = line + row * place.row + column * place.pixel;
             ChannelRun<T> call;
-            call.tap_rows = taps;
+            call.tap_rows = taps + row;
             call.rows = p_.kernel[1];
             call.columns = columns_.data() + column * p_.kernel[2];
             call.tap_columns = p_.kernel[2];
@@ -253,25 +262,32 @@ class DepthwiseLast final : public ConvKernel {
             call.clamp = clamp_of(args.activation);
             return call;
         };
-        for (int64_t column = 0; column < p_.out_size[2]; column++) {
-            if (column == inner_.begin && inner_.size() > 0) {
-                ChannelRun<T> call = call_at(column);
-                call.pixels = inner_.size();
-                depthwise_of<T>().run(call, p_.stride[2]);
-                column = inner_.end - 1;
-            } else {
-                ChannelRun<T> call = call_at(column);
+        if (inner_.size() > 0) {
+            ChannelRun<T> call = call_at(0, inner_.begin);
+            call.pixels = inner_.size();
+            call.pad_left = p_.pad_lo[2] - inner_.begin * p_.stride[2];
+            call.in_columns = p_.in_size[2];
+            call.out_rows = rows.size();
+            call.out_row = place.row;
+            depthwise_of<T>().run(call, p_.stride[2]);
+        }
+        for (int64_t row = 0; row < rows.size(); row++)
+            for (int64_t column = 0; column < p_.out_size[2]; column++) {
+                if (column == inner_.begin) column = inner_.end;
+                if (column == p_.out_size[2]) break;
+                ChannelRun<T> call = call_at(row, column);
                 call.pixels = 1;
                 depthwise_of<T>().pixel(call);
             }
-        }
         if (needs_pass(args.activation))
-            rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + line, p_.out_size[2],
-                                  place.pixel, channels.size());
+            for (int64_t row = 0; row < rows.size(); row++)
+                rows_of<T>().activate(args.activation, static_cast<T*>(args.out) + line + row * place.row,
+                                      p_.out_size[2], place.pixel, channels.size());
     }
 
     ConvProblem p_;
-    Range inner_;
+    Range inner_;       // columns of `run`
+    int64_t together_;  // output rows of one call
     std::vector<int64_t> columns_;
 };
 

@@ -7,9 +7,10 @@
 // long on planes of 14 x 14 and 7 x 7. Larger kernels, image filters among them, do read a padded copy: six rows by
 // four vectors at once, 10 loads for 24 multiply-adds. On 512 x 512 (one core of 226 GFLOP/s) 7x7 takes
 // 0.27 ms where one row at a time took 0.45, 15x15 0.83 and 1.68; four rows instead of six 0.29 and 0.93.
-// Channels last: channels in lanes, up to eight neighbouring pixels at once, so that a loaded input vector serves all
-// tap columns: 10 loads and 3 weights for 24 multiply-adds per tap row. Every output adds its taps in
-// row-major order, whichever of the kernels computes it.
+// Channels last: channels in lanes, seven or eight neighbouring pixels of two rows at once (of one with stride 2 and on
+// sixteen registers), so that a loaded input vector serves all tap columns and two tap rows: 40 loads and 18 weights for
+// 144 multiply-adds. Loads are what counts where x begins within a cache line, as NumPy's arrays do: a vector then is
+// two accesses. Every output adds its taps in row-major order, whichever of the kernels computes it.
 #pragma once
 
 #include "algorithms/clamp.hpp"
@@ -215,51 +216,96 @@ void plane(const PlaneRows<T>& p) {
 // ---- channels last
 // ------------------------------------------------------------------------------------------------
 
-template <class T, int K, int S, int P>
+// Output rows at once, stride 1. (Not of doubles: a large part of the library's size.)
+template <class T>
+constexpr int kRunRows = kRegisters >= 32 && sizeof(T) == 4 ? 2 : 1;
+
+// P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of the first).
+template <class T, int K, int S, int R, int P>
 FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
+    static_assert(R == 1 || S == 1);
     using V = vec<T, kLanes<T>>;
     const auto m = mask<V>(c.channels - channel);
-    V sum[P] = {};
+    const int64_t pixel = c.pixel, low = c.pad_left - first * S, high = low + c.in_columns;
+    V sum[R][P] = {};
     const T* w = c.w + channel;
-    for (int64_t kh = 0; kh < c.rows; kh++, w += K * c.w_tap) {
-        if (c.tap_rows[kh] == nullptr) continue;
-        const T* x = c.tap_rows[kh] + c.columns[0] + first * S * c.pixel + channel;
-        V weight[K];
+    const auto add_row = [&](auto from, auto to, const T* row) __attribute__((always_inline)) {
+        constexpr int From = decltype(from)::value, To = decltype(to)::value;
+        if (row == nullptr) return;
+        const T* x = row - low * pixel + channel;
+        V weight[R][K];
+#pragma GCC unroll 2
+        for (int r = From; r < To; r++)
 #pragma GCC unroll 8
-        for (int kw = 0; kw < K; kw++) weight[kw] = load<V>(w + kw * c.w_tap, m);
+            for (int kw = 0; kw < K; kw++) weight[r][kw] = load<V>(w + (kw - (r - From) * K) * c.w_tap, m);
 #pragma GCC unroll 32
-        for (int i = 0; i < (P - 1) * S + K; i++) {
+        for (int i = 0; i < (P - 1) * S + K; i++, x += pixel) {
+            if (i < low || i >= high) continue;
             const V in = load<V>(x, m);
-            x += c.pixel;
+#pragma GCC unroll 2
+            for (int r = From; r < To; r++)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++)
-                if (i - p * S >= 0 && i - p * S < K) sum[p] += weight[i - p * S] * in;
+                for (int p = 0; p < P; p++)
+                    if (i - p * S >= 0 && i - p * S < K) sum[r][p] += weight[r][i - p * S] * in;
         }
+    };
+    const T* const* row = c.tap_rows;
+    const int64_t w_row = K * c.w_tap;
+    add_row(Int<0>(), Int<1>(), *row++);
+    for (int64_t kh = 1; kh < c.rows; kh++) {
+        w += w_row;
+        add_row(Int<0>(), Int<R>(), *row++);
     }
+    if constexpr (R == 2) add_row(Int<1>(), Int<2>(), *row);
     const V bias = c.bias != nullptr ? load<V>(c.bias + channel, m) : V{};
+#pragma GCC unroll 2
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-    for (int p = 0; p < P; p++) {
-        const int64_t at = (first + p) * c.out_pixel + channel;
-        V v = sum[p] + bias;
-        if (c.add != nullptr) v = v + load<V>(c.add + at, m);
-        store(c.out + at, clamped(v, c.clamp), m);
-    }
+        for (int p = 0; p < P; p++) {
+            const int64_t at = r * c.out_row + (first + p) * c.out_pixel + channel;
+            V v = sum[r][p] + bias;
+            if (c.add != nullptr) v = v + load<V>(c.add + at, m);
+            store(c.out + at, clamped(v, c.clamp), m);
+        }
+}
+
+// Up to four vectors of channels at a time, so that both the input's lines and the tile's are neighbours.
+template <class T, int K, int S, int R, int P>
+FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c) {
+    const int64_t vectors = (c.channels + kLanes<T> - 1) / kLanes<T>, groups = (vectors + 3) / 4;
+    const int64_t wide = (vectors + groups - 1) / groups * kLanes<T>;
+    for (int64_t group = 0; group < c.channels; group += wide)
+        for (int64_t p = 0; p < c.pixels; p += P) {
+            const int64_t first =
+                p + P <= c.pixels ? p : c.pixels - P;  // the last tile may compute some pixels again
+            for (int64_t channel = group; channel < c.channels && channel < group + wide;
+                 channel += kLanes<T>)
+                run_block<T, K, S, R, P>(c, first, channel);
+        }
+}
+
+// Tiles of as many pixels as the row has at least. Seven, where there are registers for two rows, if eight need as many
+// tiles or some are left: rows of 7, 14, 28, 56 and 112.
+template <class T, int K, int S, int R>
+void run_row(const ChannelRun<T>& c) {
+    constexpr int most = kRegisters >= 32 || kVectorBytes == 32 ? 8 : 4;
+    if constexpr (kRunRows<T> == 2 && (R == 2 || S == 2))
+        if (c.pixels % 7 == 0 || (c.pixels >= 7 && (c.pixels + 6) / 7 == (c.pixels + 7) / 8))
+            return run_tiles<T, K, S, R, 7>(c);
+    if (R == 2 || c.pixels >= most) return run_tiles<T, K, S, R, most>(c);
+    if constexpr (R == 1) c.pixels >= 4 ? run_tiles<T, K, S, 1, 4>(c) : run_tiles<T, K, S, 1, 1>(c);
 }
 
 template <class T, int K, int S>
 void run_all(const ChannelRun<T>& c) {
-    for (int64_t channel = 0; channel < c.channels; channel += kLanes<T>) {
-        int64_t p = 0;
-        for (; p + 8 <= c.pixels; p += 8) run_block<T, K, S, 8>(c, p, channel);
-        if (p + 4 <= c.pixels) {
-            run_block<T, K, S, 4>(c, p, channel);
-            p += 4;
-        }
-        if (p + 2 <= c.pixels) {
-            run_block<T, K, S, 2>(c, p, channel);
-            p += 2;
-        }
-        if (p < c.pixels) run_block<T, K, S, 1>(c, p, channel);
+    if constexpr (S == 1 && K >= 3 && kRunRows<T> == 2)
+        if (c.out_rows == 2 && c.pixels >= 7) return run_row<T, K, S, 2>(c);
+    ChannelRun<T> row = c;
+    for (int64_t r = 0; r < c.out_rows; r++) {
+        run_row<T, K, S, 1>(row);
+        row.tap_rows++;
+        row.out += c.out_row;
+        if (row.add != nullptr) row.add += c.out_row;
     }
 }
 
@@ -309,7 +355,7 @@ void channel_pixel(const ChannelRun<T>& c) {
 
 template <class T>
 constexpr Depthwise<T> make_depthwise() {
-    return {plane<T>, plane_in_place<T>, channel_run<T>, channel_pixel<T>};
+    return {plane<T>, plane_in_place<T>, kRunRows<T>, channel_run<T>, channel_pixel<T>};
 }
 
 }  // namespace

@@ -39,11 +39,11 @@ struct PlaneInPlace {
     Clamp clamp = Clamp::none;
 };
 
-// Channels last: neighbouring output pixels of one row, a run of channels.
+// Channels last: neighbouring output pixels of one row or two, a run of channels.
 template <class T>
 struct ChannelRun {
     const T* const* tap_rows;  // of each tap row the input row, null where it lies in zero padding
-    int64_t rows;              // tap rows
+    int64_t rows;              // tap rows; with two output rows there is one input row more
     const int64_t* columns;    // of each tap column the offset of its pixel, -1 where it lies in zero padding
     int64_t tap_columns;
     int64_t pixel;  // elements from one pixel to the next
@@ -51,6 +51,9 @@ struct ChannelRun {
     int64_t w_tap;
     T* out;
     int64_t out_pixel, pixels, channels;
+    int64_t pad_left,
+        in_columns;  // of `run`: zero padding before the first pixel's taps, columns of the input
+    int64_t out_rows = 1, out_row = 0;  // and output rows, from one to the next
     const T* bias = nullptr;
     const T* add = nullptr;  // laid out as out
     Clamp clamp = Clamp::none;
@@ -62,8 +65,10 @@ struct Depthwise {
     void (*plane)(const PlaneRows<T>&);
     // Square kernels of 3 and 5, stride 1 and 2; one and two rows and columns of taps, stride 1.
     void (*in_place)(const PlaneInPlace<T>&, int64_t rows, int64_t columns, int64_t stride);
-    // Columns that all taps reach, tap columns being neighbours, for `stride` 1 or 2 and 3 or 5 tap columns, or stride 1
-    // and one or two (the phases of strided gradients).
+    // Tap columns being neighbours, for `stride` 1 or 2 and 3 or 5 tap columns, or stride 1 and one or two (the phases of
+    // strided gradients). Two rows at once, where `run_rows` is 2, for square kernels of stride 1 whose tap rows are
+    // neighbours.
+    int run_rows;
     void (*run)(const ChannelRun<T>&, int64_t stride);
     // One pixel with any taps.
     void (*pixel)(const ChannelRun<T>&);

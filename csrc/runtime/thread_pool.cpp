@@ -280,7 +280,10 @@ std::atomic<int>& thread_setting() {
 
 int64_t tasks_for(int64_t units, double work) {
     const auto worth = static_cast<int64_t>(std::max(1.0, work / kTaskWork));
-    return std::min<int64_t>({units, 4 * int64_t{num_threads()}, worth});
+    // Three tasks on two threads would take as long as four.
+    const int64_t threads = num_threads(),
+                  even = worth <= threads ? worth : (worth + threads - 1) / threads * threads;
+    return std::min<int64_t>({units, 4 * threads, even});
 }
 
 int num_threads() { return inside_task ? 1 : thread_setting().load(std::memory_order_relaxed); }
