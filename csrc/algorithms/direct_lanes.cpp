@@ -260,7 +260,7 @@ class DirectLanes final : public ConvKernel {
     }
     bool streams(int64_t batch) const {
         const int64_t values = p_.out_channels * p_.out_pixels() + p_.in_channels * p_.in_pixels();
-        return may_stream() && past_caches(batch * values * sizeof(T));
+        return may_stream() && past_caches(batch * values * sizeof(T), p_.group_in() * p_.taps());
     }
     // Bands of pixels that follow each other in the output, with all their channels.
     bool streams(int64_t batch, const Cut& cut) const {
