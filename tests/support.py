@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv.testing import RANDOM, ConvCase, tolerance
+from fastconv.testing import RANDOM, ConvCase, conv_inputs, tolerance
 
 BUILTIN = ("cpp", "cython", "numba", "numpy", "reference")
 REASONS = {b.name: b.reason for b in fastconv.list_backends() if b.builtin}  # None where it can be had
@@ -102,3 +105,28 @@ def conv_tolerance(
 def function(stem: str, rank: int, suffix: str = "") -> Any:
     """The public function of a rank, such as ``conv2d_backward``."""
     return getattr(fastconv, f"{stem}{rank}d{suffix}")
+
+
+def run_with_isa(isa: str, program: str, *arguments: str) -> None:
+    """A program in a process of its own, since the instruction set is chosen when the module loads; it prints right."""
+    path = os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)])
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=400, check=False,
+        env={**os.environ, "FASTCONV_ISA": isa, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "right\n"
+
+
+ADVERSARIAL = ["constant", "offset", "alternating"]
+
+
+def adversarial_inputs(case: ConvCase, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Equal terms, a mean far from zero, alternating signs: what is easy to get right on random data and hard here."""
+    x, w, _ = conv_inputs(case, "normal")
+    if kind == "constant":
+        return np.ones_like(x), np.ones_like(w)
+    if kind == "offset":
+        return x + np.float32(1000), w
+    signs = (-1) ** np.indices(x.shape).sum(axis=0)
+    return np.abs(x) * signs.astype(np.float32), w

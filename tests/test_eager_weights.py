@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import oracles
 import pytest
-from support import REASONS
+from support import REASONS, run_with_isa
 from test_isa import isas
 
 import fastconv
@@ -95,11 +90,4 @@ def test_the_bits_of_a_plan(case: ConvCase) -> None:
 
 @pytest.mark.parametrize("isa", isas() or ["none"])
 def test_with_instruction_set(isa: str) -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)])
-    program = "import test_eager_weights as t\nfor case in t.cases(): t.check(case)\nprint('right')"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=400, check=False,
-        env={**os.environ, "FASTCONV_ISA": isa, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == "right\n"
+    run_with_isa(isa, "import test_eager_weights as t\nfor case in t.cases(): t.check(case)\nprint('right')")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from support import REASONS
+from support import REASONS, run_with_isa
 
 import fastconv
 
@@ -32,15 +28,14 @@ cast(floats, narrow)
 with np.errstate(all="ignore"):
     expected = floats.astype(np.float16)
 assert np.array_equal(narrow.view(np.uint16), expected.view(np.uint16))
+print("right")
 """
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
 def test_every_number(isa: str) -> None:
     """Bit for bit; an instruction set that the machine lacks is replaced by the best below it."""
-    run = subprocess.run([sys.executable, "-c", _EVERY], env={**os.environ, "FASTCONV_ISA": isa}, capture_output=True,
-                         text=True, check=False)  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    run_with_isa(isa, _EVERY)
 
 
 def test_lengths_and_strides() -> None:

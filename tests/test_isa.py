@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-from support import REASONS
+from support import REASONS, run_with_isa
 
 import fastconv
 
@@ -62,7 +58,4 @@ def isas() -> list[str]:
 @pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
 @pytest.mark.parametrize("isa", isas() or ["none"])
 def test_instruction_set(isa: str) -> None:
-    env = {**os.environ, "FASTCONV_ISA": isa, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, isa], capture_output=True, text=True, timeout=400, env=env)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == "right\n"
+    run_with_isa(isa, PROGRAM, isa)

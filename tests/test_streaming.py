@@ -14,7 +14,7 @@ import fastconv
 
 pytestmark = pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
 
-# images, height, width, input channels, output channels, kernel, stride, dtype: beyond 48 MB, or 16 where a sum has 64 terms
+# images, height, width, channels in and out, kernel, stride, dtype: beyond 48 MB, or 16 where a sum has 64 terms
 CASES = [
     (8, 200, 208, 3, 37, 1, 1, "float32"),
     (5, 61, 67, 70, 186, 1, 1, "float32"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracles
 import pytest
-from support import REASONS, conv_tolerance, function
+from support import ADVERSARIAL, REASONS, adversarial_inputs, conv_tolerance, function
 
 import fastconv
 from fastconv.testing import ConvCase, assert_close, conv_inputs
@@ -100,18 +100,11 @@ def test_padding_modes(mode: str, last: bool) -> None:
             assert_close(y, expected, conv_tolerance(case, "cpp", algorithm, "normal", magnitude), case.name)
 
 
-@pytest.mark.parametrize("kind", ["constant", "offset", "alternating"])
+@pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_adversarial(kind: str) -> None:
-    """Equal terms, a mean far from zero, alternating signs: within the worst case, not only on random data."""
+    """Within the worst case, not only on random data."""
     case = ConvCase((20, 20), (5, 5), c=64, k=16, n=1, padding=2)
-    x, w, _ = conv_inputs(case, "normal")
-    if kind == "constant":
-        x, w = np.ones_like(x), np.ones_like(w)
-    elif kind == "offset":
-        x = x + np.float32(1000)
-    else:
-        signs = (-1) ** np.indices(x.shape).sum(axis=0)
-        x = np.abs(x) * signs.astype(np.float32)
+    x, w = adversarial_inputs(case, kind)
     exact = oracles.taps_conv(case, x, w, None)
     magnitude = oracles.taps_conv(case, abs(x), abs(w), None)
     for algorithm in ALGORITHMS:
