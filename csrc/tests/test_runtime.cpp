@@ -96,8 +96,8 @@ TEST(pool_leaves_affinity_alone) {
     for (const int threads : {2, 8}) {  // the last round wakes all workers of the tests before
         set_num_threads(threads);
         for (int round = 0; round < 100 && (round < 30 || narrowed() > 0); round++) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
             cover(64);
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));  // who was woken late is awake by now
         }
     }
     CHECK(narrowed() == 0);
