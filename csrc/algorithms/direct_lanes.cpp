@@ -90,7 +90,7 @@ class DirectLanes final : public ConvKernel {
     // (960 > 320 on two threads 232 us, where a plan takes 115).
     bool keeps_packed() const override {
         const size_t bytes = packed_bytes(), l2 = l2_bytes();
-        return bytes > l2 || (!in_place() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
+        return bytes > l2 || (!whole_vectors() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
     }
 
     size_t scratch_bytes() const override {
@@ -113,7 +113,7 @@ class DirectLanes final : public ConvKernel {
         ScratchFrame frame;
         const T* packed = static_cast<const T*>(args.packed);
         // Weights that several tasks need are packed once for all of them.
-        if (packed == nullptr && passes > 1 && !in_place()) {
+        if (packed == nullptr && passes > 1 && !in_place(args.batch)) {
             T* const all = frame.take<T>(packed_);
             const auto pack_one = [&](int64_t i) {
                 pack_block(static_cast<const T*>(args.weight), lane_blocks_[i], all + lane_blocks_[i].packed);
@@ -129,11 +129,13 @@ class DirectLanes final : public ConvKernel {
     }
 
   private:
-    // Channels last, the weights of whole vectors of channels are read where they are if they come without a packed copy:
-    // 1x1 960 > 320 at 7x7 222 -> 184 us, as fast as packed.
-    bool in_place() const { return p_.channels_last && p_.group_out() % micro<T>().lanes == 0; }
+    // Channels last, vectors of output channels stand in the user's weights as they are.
+    bool whole_vectors() const { return p_.channels_last && p_.group_out() % micro<T>().lanes == 0; }
+    // Few pixels read such weights there if they come without a packed copy: 1x1 960 > 320 at 7x7 222 -> 184 us, as fast
+    // as packed. Rows a power of two apart share their sets in L1, so that more pixels lose more by it than a copy of each
+    // lane block costs: 256 > 1024 at 14x14 595 us there and 504 copied, 512 > 512 at 5x5 62 and 92.
+    bool in_place(int64_t batch) const { return whole_vectors() && batch * p_.out_pixels() <= 64; }
     int64_t panel_size() const {
-        if (in_place()) return 0;
         return p_.group_in() * p_.taps() * micro<T>().lanes * micro<T>().channel_vectors;
     }
     int64_t width() const { return int64_t{micro<T>().lanes} * micro<T>().channel_vectors; }
@@ -284,7 +286,7 @@ class DirectLanes final : public ConvKernel {
         band.image = task;
 
         ScratchFrame frame;
-        const bool direct = packed == nullptr && in_place();
+        const bool direct = packed == nullptr && in_place(args.batch);
         T* const panel = packed == nullptr && !direct ? frame.take<T>(panel_size()) : nullptr;
         T* const sums = frame.take<T>(sums_size());
         int64_t* const offsets = frame.take<int64_t>(segments_of_all());

@@ -66,6 +66,10 @@ class PointwiseFirst final : public ConvKernel {
         std::fill(to, to + lanes_, T(0));
     }
 
+    // Rows of weights that leave L2 come faster with a fingerprint and the packed copy: 512 > 2048 at 7x7 781 -> 707 us an
+    // eager call, 1024 > 2048 1.69 -> 1.49 ms.
+    bool keeps_packed() const override { return packed_bytes() > l2_bytes(); }
+
     size_t scratch_bytes() const override { return bytes(together_); }
     size_t scratch_within(size_t budget) const override { return bytes(together_within(budget)); }
     bool takes_bands() const override { return true; }

@@ -4,7 +4,8 @@
 //   them, and the first that do so read the pixels where they are (panel_tile_kernels.hpp). Tiles of few channels share
 //   L1: their outputs then are written in longer runs, 16 > 96 at 112x112 65 -> 109 GFLOP/s. Sums over several blocks
 //   of input channels wait in a small buffer, so that the output is written once. Plans pack the weights; an eager
-//   call reads them where they are (3% slower; 10% at 1024 channels, whose rows share their cache sets).
+//   call reads them where they are (3% slower; 10% at 1024 channels, whose rows share their cache sets) while L2 holds
+//   them.
 //   Tried: tiles of 6x4 (the same within 3%, better only for 16 channels), 9x3 (5% slower), prefetching for writing
 //   instead of reading (20% slower).
 //   One pixel beyond the last full vector (7 x 7 is three vectors and one) is summed with the output channels in lanes.
