@@ -93,6 +93,26 @@ def test_statistics_of_values_far_apart(layout):
     assert np.isnan(fastconv.batch_norm_train(given, None, None, layout=layout)[2]).all()
 
 
+@pytest.mark.parametrize("layout", [None, "NWC"])
+@pytest.mark.parametrize("shape", [(3, 5, 1), (7, 37, 129), (40, 16, 1000)])
+def test_sums_of_floats_are_as_exact_as_of_doubles(shape, layout):
+    """Chains of float32 are short: statistics and sums of gradients are right to the last digits, wherever the mean lies."""
+    rng = np.random.default_rng(21)
+    x = (rng.normal(size=shape) * 3 + rng.normal(size=(1, shape[1], 1)) * 100).astype(np.float32)
+    x[0, :, 0] += 3e4  # far from the mean, and among the values that the first pivot is made of
+    dy = rng.normal(size=shape).astype(np.float32)
+    turn = (lambda a: a) if layout is None else (lambda a: np.moveaxis(a, 1, -1))
+    _, mean, var = fastconv.batch_norm_train(turn(x), None, None, layout=layout)
+    wide = x.astype(np.float64)
+    assert (np.abs(mean - wide.mean((0, 2))) <= 1e-7 * (np.abs(mean) + wide.std((0, 2)))).all()
+    np.testing.assert_allclose(var, wide.var((0, 2)), rtol=2e-6)
+    ones = np.ones(shape[1], np.float32)
+    grads = fastconv.batch_norm_backward(turn(dy), turn(x), ones, ones * 0, mean, var, eps=1e-3, layout=layout)
+    hat = (wide - mean[:, None]) / np.sqrt(var.astype(np.float64)[:, None] + 1e-3)
+    for got, terms in ((grads.weight, dy * hat), (grads.bias, dy.astype(np.float64))):
+        assert (np.abs(got - terms.sum((0, 2))) <= 2e-6 * np.abs(terms).sum((0, 2))).all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_by_hand(backend):
     x = np.array([[[1.0, 3.0]], [[5.0, 7.0]]])  # mean 4, variance 5

@@ -7,6 +7,7 @@
 
 #include "algorithms/activation_math.hpp"
 #include "algorithms/batch_norm_loops_kernels.hpp"
+#include "simd/ahead.hpp"
 #include "simd/vec.hpp"
 
 FASTCONV_BEGIN_ISA
@@ -44,14 +45,6 @@ FASTCONV_INLINE void store_sums(const Wide<V>& sum, double* to, int64_t count) {
 }
 
 template <class V>
-FASTCONV_INLINE Wide<V> load_wide(const double* from) {
-    Wide<V> v;
-    for (int i = 0; i < Wide<V>::kParts; i++)
-        v.part[i] = load<typename Wide<V>::D>(from + i * Wide<V>::kWidth);
-    return v;
-}
-
-template <class V>
 FASTCONV_INLINE double total(const Wide<V>& sum) {
     double all[lanes_of<V>], result = 0;
     for (int i = 0; i < Wide<V>::kParts; i++) store(all + i * Wide<V>::kWidth, sum.part[i]);
@@ -59,122 +52,127 @@ FASTCONV_INLINE double total(const Wide<V>& sum) {
     return result;
 }
 
-// Calls f(column, lanes used) for every vector of columns; f goes through the rows.
+// Calls f(c) for the channels of a piece, a vector of columns at a time, or for its one channel.
 template <class V, class F>
-FASTCONV_INLINE void each_column(const NormPiece& piece, F f) {
-    for (int64_t c = 0; c < piece.columns; c += lanes_of<V>) f(c, mask<V>(piece.columns - c));
+FASTCONV_INLINE void each_group(const NormPiece& piece, F f) {
+    for (int64_t c = 0; c < (piece.per_column ? piece.columns : 1); c += lanes_of<V>) f(c);
 }
 
-// Sums of differences to a pivot, and of their squares, in one pass. The pivot is one of the values, so it lies within
-// sqrt(count) standard deviations of the mean, and what cancels at the end is at most `count` times the squares wanted: far
-// below the digits of a float. Doubles are summed again about the mean that this gives.
+// Vectors of a group of channels: `rows` of them from element `first` on, `step` apart, of which `lanes` are used.
 template <class V>
-struct Moments {
-    using W = Wide<V>;
-    W sum{}, square{};
-    FASTCONV_INLINE void see(V x, const W& pivot) {
-        const W v = widen(x);
-        for (int i = 0; i < W::kParts; i++) {
-            const auto off = v.part[i] - pivot.part[i];
-            sum.part[i] += off;
-            square.part[i] += off * off;
+struct Strip {
+    int64_t first, rows, step;
+    Mask<V> lanes;
+};
+
+// Goes through one copy of the loop that f holds: inlined for whole and for masked vectors, the activations took twice the room.
+template <class V, class F>
+FASTCONV_INLINE void each_strip(const NormPiece& piece, int64_t c, F f) {
+    constexpr int L = lanes_of<V>;
+    const int64_t n = piece.columns;
+    Strip<V> strips[2] = {{c, piece.rows, n, mask<V>(n - c)}, {}};
+    if (!piece.per_column) {
+        strips[0] = {0, n / L, L, mask<V>(L)};
+        strips[1] = {n / L * L, n % L == 0 ? 0 : 1, L, mask<V>(n % L)};
+    }
+    for (const Strip<V>& strip : strips) f(strip);
+}
+
+// Sums of u and of u * w over the vectors of a group. Floats are added in two chains of at most kChain / 2 and those as
+// doubles: doubles all the way took three times the instructions, a tenth of the time.
+template <class V>
+struct Sums {
+    Wide<V> u{}, uw{};
+
+    template <class Term>  // term(at, u, w)
+    FASTCONV_INLINE void add(const Strip<V>& strip, Term term) {
+        constexpr int64_t kChain = 64;
+        int64_t at = strip.first;
+        for (int64_t done = 0; done < strip.rows; done += kChain) {
+            const int64_t count = strip.rows - done < kChain ? strip.rows - done : kChain;
+            V a{}, b{}, next_a{}, next_b{};
+            for (int64_t r = 0; r < count; r++, at += strip.step) {
+                V v, w;
+                term(at, v, w);
+                const V sum = a + v, dot = b + v * w;  // the chains take turns
+                a = next_a;
+                b = next_b;
+                next_a = sum;
+                next_b = dot;
+            }
+            const Wide<V> x = widen(a + next_a), y = widen(b + next_b);
+            for (int i = 0; i < Wide<V>::kParts; i++) {
+                u.part[i] += x.part[i];
+                uw.part[i] += y.part[i];
+            }
         }
     }
-    FASTCONV_INLINE void join(const Moments& other) {
-        for (int i = 0; i < W::kParts; i++) {
-            sum.part[i] += other.sum.part[i];
-            square.part[i] += other.square.part[i];
+
+    // To a number for each channel of the group.
+    __attribute__((noinline)) void write(const NormPiece& piece, int64_t c, double* sum, double* dot) const {
+        if (piece.per_column) {
+            store_sums<V>(u, sum + c, piece.columns - c);
+            store_sums<V>(uw, dot + c, piece.columns - c);
+        } else {
+            *sum = total<V>(u);
+            *dot = total<V>(uw);
         }
     }
 };
 
-FASTCONV_INLINE void finish_moments(double sum, double square, double pivot, double count, double* mean,
-                                    double* squares) {
-    const double rest = square - sum * (sum / count);
-    *mean = pivot + sum / count;
-    *squares = rest < 0 ? 0 : rest;  // NaN stays
-}
-
-template <class T>
-constexpr int kMomentSweeps = sizeof(T) == sizeof(double) ? 2 : 1;
+// Moments about a pivot, in one pass: at the end the squared distance of pivot and mean cancels. The mean of a few values is
+// the first pivot; where it lies more than two standard deviations off, or the numbers are doubles, they are summed again
+// about the mean found.
+constexpr int64_t kPivotRows = 8;
 
 template <class T>
 void moments(NormPiece piece, const T* x, double* mean, double* squares) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    if (piece.per_column) {
-        each_column<V>(piece, [&](int64_t c, Mask<V> m) {
-            const T* const from = x + c;
-            const int64_t pitch = piece.columns, used = pitch - c < L ? pitch - c : L;
-            double pivot[L] = {}, sum[L], square[L];
-            for (int64_t i = 0; i < used; i++) pivot[i] = static_cast<double>(from[i]);
-            for (int sweep = 0; sweep < kMomentSweeps<T>; sweep++) {
-                const Wide<V> at = load_wide<V>(pivot);
-                Moments<V> even, odd;  // two chains of additions, which would wait for each other
-                int64_t r = 0;
-                for (; r + 2 <= piece.rows; r += 2) {
-                    even.see(load<V>(from + r * pitch, m), at);
-                    odd.see(load<V>(from + (r + 1) * pitch, m), at);
+    const int64_t rows = piece.per_column ? piece.rows : piece.columns,
+                  pitch = piece.per_column ? piece.columns : 1, some = rows < kPivotRows ? rows : kPivotRows;
+    each_group<V>(piece, [&](int64_t c) {
+        const int64_t left = piece.per_column ? piece.columns - c : 1, used = left < L ? left : L;
+        T pivot[L] = {};
+        for (int64_t i = 0; i < used; i++) {
+            double first = 0;
+            for (int64_t r = 0; r < some; r++) first += static_cast<double>(x[r * pitch + c + i]);
+            pivot[i] = static_cast<T>(first / static_cast<double>(some));
+        }
+        for (bool again = true, last = false; again; last = true) {
+            again = sizeof(T) == sizeof(double) && !last;
+            Sums<V> sums;
+            each_strip<V>(piece, c, [&](const Strip<V>& strip) __attribute__((always_inline)) {
+                // Zero beyond the lanes, as what is loaded there.
+                V centre = load<V>(pivot);
+                if (!piece.per_column) {
+                    T all[L] = {};
+                    store(all, broadcast<V>(pivot[0]), strip.lanes);
+                    centre = load<V>(all);
                 }
-                if (r < piece.rows) even.see(load<V>(from + r * pitch, m), at);
-                even.join(odd);
-                store_sums<V>(even.sum, sum, L);
-                store_sums<V>(even.square, square, L);
-                for (int64_t i = 0; i < used; i++) {
-                    finish_moments(sum[i], square[i], pivot[i], static_cast<double>(piece.rows), mean + c + i,
-                                   squares + c + i);
-                    pivot[i] = mean[c + i];
-                }
+                sums.add(strip, [&](int64_t at, V& u, V& w) __attribute__((always_inline)) {
+                    read_ahead(x + at);
+                    u = w = load<V>(x + at, strip.lanes) - centre;
+                });
+            });
+            sums.write(piece, c, mean, squares);
+            for (int64_t i = 0; i < used; i++) {
+                double &m = mean[c + i], &s = squares[c + i];
+                const double off = m / static_cast<double>(rows), rest = s - m * off;
+                again |= !last && m * off > 4 * rest;
+                m = static_cast<double>(pivot[i]) + off;
+                s = rest < 0 ? 0 : rest;  // NaN stays
+                pivot[i] = static_cast<T>(m);
             }
-        });
-        return;
-    }
-    const int64_t n = piece.columns;
-    *mean = static_cast<double>(x[0]);
-    for (int sweep = 0; sweep < kMomentSweeps<T>; sweep++) {
-        const double pivot = *mean;
-        double at[L];
-        for (int i = 0; i < L; i++) at[i] = pivot;
-        const Wide<V> centre = load_wide<V>(at);
-        Moments<V> even, odd;
-        int64_t i = 0;
-        for (; i + 2 * L <= n; i += 2 * L) {
-            even.see(load<V>(x + i), centre);
-            odd.see(load<V>(x + i + L), centre);
         }
-        even.join(odd);
-        double sum = total<V>(even.sum), square = total<V>(even.square);
-        for (; i < n; i++) {
-            const double off = static_cast<double>(x[i]) - pivot;
-            sum += off;
-            square += off * off;
-        }
-        finish_moments(sum, square, pivot, static_cast<double>(n), mean, squares);
-    }
+    });
 }
 
 // A parameter as a vector: one for each lane, or the same for all.
 template <class V>
-FASTCONV_INLINE V parameter(const scalar_of<V>* p, bool per_column, int64_t c, Mask<V> m) {
+FASTCONV_INLINE V parameter(const scalar_of<V>* p, const NormPiece& piece, int64_t c) {
     if (p == nullptr) return V{};
-    return per_column ? load<V>(p + c, m) : broadcast<V>(*p);
-}
-
-// Goes through a piece; body(vector index offset, mask) with the parameters of its columns loaded by `begin`.
-template <class V, class Begin>
-FASTCONV_INLINE void each_vector(const NormPiece& piece, Begin begin) {
-    if (piece.per_column) {
-        each_column<V>(piece, [&](int64_t c, Mask<V> m) {
-            const auto body = begin(c, m);
-            for (int64_t r = 0; r < piece.rows; r++) body(r * piece.columns + c, m);
-        });
-        return;
-    }
-    const auto all = mask<V>(lanes_of<V>);
-    const auto body = begin(0, all);
-    int64_t i = 0;
-    for (; i + lanes_of<V> <= piece.columns; i += lanes_of<V>) body(i, all);
-    if (i < piece.columns) body(i, mask<V>(piece.columns - i));
+    return piece.per_column ? load<V>(p + c, mask<V>(piece.columns - c)) : broadcast<V>(*p);
 }
 
 template <class T>
@@ -187,15 +185,21 @@ struct Apply {
     template <Activation A>
     FASTCONV_INLINE void run() const {
         using V = vec<T, kLanes<T>>;
-        each_vector<V>(piece, [&](int64_t c, Mask<V> m) {
-            const V mean = parameter<V>(p.mean, piece.per_column, c, m),
-                    scale = parameter<V>(p.scale, piece.per_column, c, m);
-            const V shift = parameter<V>(p.shift, piece.per_column, c, m);
-            return [=](int64_t at, Mask<V> lanes) {
-                V y = (load<V>(x + at, lanes) - mean) * scale + shift;
-                if (add != nullptr) y += load<V>(add + at, lanes);
-                store(out + at, activated(A, y), lanes);
-            };
+        each_group<V>(piece, [&](int64_t c) __attribute__((always_inline)) {
+            const V mean = parameter<V>(p.mean, piece, c), scale = parameter<V>(p.scale, piece, c),
+                    shift = parameter<V>(p.shift, piece, c);
+            each_strip<V>(piece, c, [&](const Strip<V>& strip) {
+                for (int64_t r = 0, at = strip.first; r < strip.rows; r++, at += strip.step) {
+                    read_ahead(x + at);
+                    write_ahead(out + at);
+                    V y = (load<V>(x + at, strip.lanes) - mean) * scale + shift;
+                    if (add != nullptr) {
+                        read_ahead(add + at);
+                        y += load<V>(add + at, strip.lanes);
+                    }
+                    store(out + at, activated(A, y), strip.lanes);
+                }
+            });
         });
     }
 };
@@ -205,6 +209,31 @@ void apply(NormPiece piece, const T* x, const T* add, const NormParameters<T>& p
            T* out) {
     for_activation(activation, Apply<T>{piece, x, add, p, out});
 }
+
+// What the gradient of a group of channels is computed from, vector by vector.
+template <class T, Activation A>
+struct BeforeActivation {
+    using V = vec<T, kLanes<T>>;
+    const T *dy, *x;
+    V mean, scale, shift, inverse;
+
+    FASTCONV_INLINE BeforeActivation(const T* dy_, const T* x_, const NormParameters<T>& p,
+                                     const NormPiece& piece, int64_t c)
+        : dy(dy_),
+          x(x_),
+          mean(parameter<V>(p.mean, piece, c)),
+          scale(parameter<V>(p.scale, piece, c)),
+          shift(parameter<V>(p.shift, piece, c)),
+          inverse(parameter<V>(p.inverse, piece, c)) {}
+
+    FASTCONV_INLINE void see(int64_t at, Mask<V> lanes, V& g, V& hat) const {
+        read_ahead(x + at);
+        read_ahead(dy + at);
+        const V off = load<V>(x + at, lanes) - mean;
+        g = activated_gradient(A, load<V>(dy + at, lanes), off * scale + shift);
+        hat = off * inverse;
+    }
+};
 
 template <class T>
 struct GradientSums {
@@ -216,45 +245,16 @@ struct GradientSums {
     template <Activation A>
     FASTCONV_INLINE void run() const {
         using V = vec<T, kLanes<T>>;
-        using W = Wide<V>;
-        const auto add = [&](int64_t at, Mask<V> m, V mean, V scale, V shift, V inverse, W& sums, W& dots) {
-            const V off = load<V>(x + at, m) - mean;
-            const V g = activated_gradient(A, load<V>(dy + at, m), off * scale + shift);
-            const W wide = widen(g), hat = widen(off * inverse);
-            for (int i = 0; i < W::kParts; i++) {
-                sums.part[i] += wide.part[i];
-                dots.part[i] += wide.part[i] * hat.part[i];
-            }
-        };
-        const bool columns = piece.per_column;
-        const auto begin = [&](int64_t c, Mask<V> m, V(&v)[4]) {
-            v[0] = parameter<V>(p.mean, columns, c, m);
-            v[1] = parameter<V>(p.scale, columns, c, m);
-            v[2] = parameter<V>(p.shift, columns, c, m);
-            v[3] = parameter<V>(p.inverse, columns, c, m);
-        };
-        V v[4];
-        if (columns) {
-            each_column<V>(piece, [&](int64_t c, Mask<V> m) {
-                begin(c, m, v);
-                W sums{}, dots{};
-                for (int64_t r = 0; r < piece.rows; r++)
-                    add(r * piece.columns + c, m, v[0], v[1], v[2], v[3], sums, dots);
-                store_sums<V>(sums, sum + c, piece.columns - c);
-                store_sums<V>(dots, dot + c, piece.columns - c);
+        each_group<V>(piece, [&](int64_t c) __attribute__((always_inline)) {
+            const BeforeActivation<T, A> before(dy, x, p, piece, c);
+            Sums<V> sums;
+            // Lanes beyond the end have dy = 0, which no slope at their x = 0 makes anything else.
+            each_strip<V>(piece, c, [&](const Strip<V>& strip) {
+                sums.add(strip, [&](int64_t at, V& g, V& hat)
+                                    __attribute__((always_inline)) { before.see(at, strip.lanes, g, hat); });
             });
-            return;
-        }
-        const auto all = mask<V>(lanes_of<V>);
-        begin(0, all, v);
-        W sums{}, dots{};
-        int64_t i = 0;
-        for (; i + lanes_of<V> <= piece.columns; i += lanes_of<V>)
-            add(i, all, v[0], v[1], v[2], v[3], sums, dots);
-        // Lanes beyond the end have dy = 0, which no slope at their x = 0 makes anything else.
-        if (i < piece.columns) add(i, mask<V>(piece.columns - i), v[0], v[1], v[2], v[3], sums, dots);
-        *sum = total<V>(sums);
-        *dot = total<V>(dots);
+            sums.write(piece, c, sum, dot);
+        });
     }
 };
 
@@ -274,18 +274,17 @@ struct Gradient {
     template <Activation A>
     FASTCONV_INLINE void run() const {
         using V = vec<T, kLanes<T>>;
-        each_vector<V>(piece, [&](int64_t c, Mask<V> m) {
-            const bool columns = piece.per_column;
-            const V mean = parameter<V>(p.mean, columns, c, m), scale = parameter<V>(p.scale, columns, c, m);
-            const V shift = parameter<V>(p.shift, columns, c, m),
-                    inverse = parameter<V>(p.inverse, columns, c, m);
-            const V slope = parameter<V>(p.slope, columns, c, m),
-                    constant = parameter<V>(p.constant, columns, c, m);
-            return [=](int64_t at, Mask<V> lanes) {
-                const V off = load<V>(x + at, lanes) - mean;
-                const V g = activated_gradient(A, load<V>(dy + at, lanes), off * scale + shift);
-                store(dx + at, (g - (off * inverse * slope + constant)) * scale, lanes);
-            };
+        each_group<V>(piece, [&](int64_t c) __attribute__((always_inline)) {
+            const BeforeActivation<T, A> before(dy, x, p, piece, c);
+            const V slope = parameter<V>(p.slope, piece, c), constant = parameter<V>(p.constant, piece, c);
+            each_strip<V>(piece, c, [&](const Strip<V>& strip) {
+                for (int64_t r = 0, at = strip.first; r < strip.rows; r++, at += strip.step) {
+                    V g, hat;
+                    before.see(at, strip.lanes, g, hat);
+                    write_ahead(dx + at);
+                    store(dx + at, (g - (hat * slope + constant)) * before.scale, strip.lanes);
+                }
+            });
         });
     }
 };
