@@ -96,7 +96,7 @@ def test_statistics_of_values_far_apart(layout):
 @pytest.mark.parametrize("layout", [None, "NWC"])
 @pytest.mark.parametrize("shape", [(3, 5, 1), (7, 37, 129), (40, 16, 1000)])
 def test_sums_of_floats_are_as_exact_as_of_doubles(shape, layout):
-    """Chains of float32 are short: statistics and sums of gradients are right to the last digits, wherever the mean lies."""
+    """Chains of float32 are short: statistics and sums of gradients are right to the last digits."""
     rng = np.random.default_rng(21)
     x = (rng.normal(size=shape) * 3 + rng.normal(size=(1, shape[1], 1)) * 100).astype(np.float32)
     x[0, :, 0] += 3e4  # far from the mean, and among the values that the first pivot is made of
