@@ -18,7 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TILES = re.compile(r"pixel_tile<|channel_tile<|panel_tile<|Winograd<|run_row<|channel_run<|in_place<")
+TILES = re.compile(
+    r"pixel_tile<|channel_tile<|panel_tile<|Winograd<|put_\w+<\w+, [46][,>]|run_row<|channel_run<|in_place<"
+)
 # Loops with more operands than there are registers: vectors that one may store, and may load per 100 multiply-adds.
 ALLOWED = {
     ("avx512", r"in_place<\w+, 5, "): (2, 40),  # 25 weights, and the inputs of two tap columns
@@ -27,10 +29,12 @@ ALLOWED = {
     ("avx512", r"expand_tiles<"): (5, 15),  # 24 vectors between its two passes, 8 constants
     ("avx2", r"planes_of<"): (10, 70),  # the sums of four planes and their weights: too much for 16 registers
     ("avx2", r"in_place<"): (0, 250),  # 9 or 25 weights and the masks of the columns
-    ("avx2", r"Winograd<3, 1, 8, \w+>::input"): (1, 5),
+    # eight inputs and seven constants, or six sums
+    ("avx2", r"input_along<\w+, [78]>"): (2, 45),
+    ("avx2", r"output_along<\w+, 8, 6>"): (0, 50),
 }
 # Weights are transformed once; activations read their many constants from memory.
-COLD = re.compile(r"Winograd<\d, \d, \d, \w+>::weight")
+COLD = re.compile(r"Winograd<\d, \d, \d, \w+>::weight|transform_weight<")
 COLD_FILES = ("batch_norm_loops", "elementwise_loops", "rows")
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*([^<]*)")
@@ -139,7 +143,7 @@ def test_no_hot_loop_spills(isa: str) -> None:
     files = [p for p in sorted(OBJECTS.glob(f"*_{isa}.cpp.o")) if not p.name.startswith(COLD_FILES)]
     hot = [loop for path in files for loop in _loops(path) if loop.hot]
     seen = "\n".join({loop.function for loop in hot})
-    tiles = ("pixel_tile<float, 6, ", "channel_tile<float, 6, 2>", "Winograd<3, 1, 6, float>::input")
+    tiles = ("pixel_tile<float, 6, ", "channel_tile<float, 6, 2>", "input_along<float, 6>")
     for name in (*tiles, "in_place<float, 3, 3, 1>", "run_row<float, 3, 1|channel_run<float>"):
         assert re.search(name, seen), f"{name} has no loop that looks hot: has it been renamed?"
     assert [fault for loop in hot if (fault := loop.fault(isa))] == []

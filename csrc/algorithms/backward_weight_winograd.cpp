@@ -4,11 +4,10 @@
 // Transforms are repeated by the tasks that share channels: for 64 x 64 channels they are a quarter of the work, and keeping all
 // of them instead would move as much memory as they cost.
 #include <atomic>
-#include <vector>
 
 #include "algorithms/backward_weight_job.hpp"
 #include "algorithms/winograd_gradient_kernels.hpp"
-#include "algorithms/winograd_kernels.hpp"
+#include "algorithms/winograd_inputs.hpp"
 #include "runtime/machine.hpp"
 
 namespace fastconv {
@@ -33,7 +32,6 @@ struct Tiled {
     int64_t in_tasks, out_tasks;
     int64_t chunks;
     Sums sums;
-    std::vector<int32_t> rows, cols;
 
     Tiled(const ConvProblem& problem, int64_t batch, const T* dy_, const T* x_) : p(problem), dy(dy_), x(x_) {
         tiles_y = ceil_div(p.out_size[1], kTile);
@@ -58,16 +56,6 @@ struct Tiled {
         chunks = ceil_div(tiles, fit);
         const int64_t lanes = out_blocks > 1 ? 2 * L : L, panels = ceil_div(p.out_channels, lanes);
         sums = {panels, p.in_channels * 9, lanes, panels, lanes, p.out_channels};
-        // What lies beyond the last output reads zeros.
-        const auto map = [&](int axis, int64_t count) {
-            std::vector<int32_t> to(static_cast<size_t>(count * kTile + 2), -1);
-            for (int64_t i = 0; i < p.out_size[axis] + 2; i++)
-                to[static_cast<size_t>(i)] =
-                    static_cast<int32_t>(axis_source(PadMode::constant, p.in_size[axis], i - p.pad_lo[axis]));
-            return to;
-        };
-        rows = map(1, tiles_y);
-        cols = map(2, tiles_x);
     }
 
     int64_t copies() const {
@@ -145,18 +133,8 @@ struct Tiled {
     // False where a result is not finite.
     bool run(T* dw, T* db) const {
         const int64_t copies = this->copies(), tasks = in_tasks * out_tasks;
-        WinogradJob<T> job{};  // of the forward convolution: only its inputs are transformed
-        job.x = x;
-        job.channels_last = p.channels_last;
-        job.channels = p.in_channels;
-        job.height = p.in_size[1];
-        job.width = p.in_size[2];
-        job.x_plane = p.in_pixels();
-        job.tiles_y = tiles_y;
-        job.tiles_x = tiles_x;
-        job.rows = rows.data();
-        job.cols = cols.data();
-        const WinogradKernels<T>& inputs = winograd_kernels_of<T>({3, 1, kTile + 2});
+        const Tiling tiling = square_tiling(p, kTile);
+        const WinogradInputs<T> inputs(p, tiling);
         const int64_t largest = ceil_div(tiles, chunks), block_stride = largest * L;
         ScratchFrame frame;
         T* const all = frame.take<T>(copies * sums.size());
@@ -178,8 +156,9 @@ struct Tiled {
             const Range part = part_of(chunks, copies, copy);
             for (int64_t c = part.begin; c < part.end; c++) {
                 const Range chunk = part_of(tiles, chunks, c);
-                inputs.input(job, chunk.begin, chunk.size(), in.begin, in.end,
-                             {v - in.begin * block_stride, v_position, block_stride});
+                const TileBlock block = run_of(tiling, chunk.begin, chunk.size());
+                for (int64_t i = 0; i < ins; i++)
+                    inputs.transform(x, p.in_pixels(), block, in.begin + i, v + i * block_stride, v_position);
                 for (int64_t k = 0; k < outs; k++)
                     transform(chunk.begin, chunk.size(), out.begin + k, u + k * block_stride, u_position,
                               sums_bias ? my_bias + (out.begin + k) * L : nullptr);

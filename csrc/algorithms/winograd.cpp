@@ -1,5 +1,5 @@
-// Winograd convolution of whole batches: packed weights, blocks of tiles, threads. The idea stands in
-// winograd.hpp.
+// Winograd convolution of stride 2: packed weights, blocks of tiles, threads. The idea stands in winograd.hpp; stride 1 is done by
+// winograd_tiles.cpp.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -314,20 +314,14 @@ class Winograd final : public ConvKernel {
     std::vector<int32_t> rows_, cols_;
 };
 
-// Of a square kernel with this stride along both axes; empty where it can be done.
-std::string why_not(const ConvProblem& p, int64_t stride) {
-    if (p.stride[1] != stride || p.stride[2] != stride)
-        return stride == 1 ? "Winograd needs stride 1" : "this needs stride 2 in height and width";
+// Of a square kernel; empty where it can be done.
+std::string why_not(const ConvProblem& p) {
+    if (p.stride[1] != 2 || p.stride[2] != 2) return "this needs stride 2 in height and width";
     if (p.dilation[1] != 1 || p.dilation[2] != 1) return "Winograd needs dilation 1";
     if (p.has_depth()) return "Winograd needs two-dimensional data";
     if (p.groups != 1) return "Winograd needs groups=1";
     if (p.in_channels == 0) return "there are no input channels";
     return "";
-}
-
-std::string why_not_3x3(const ConvProblem& p) {
-    if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
-    return why_not(p, 1);
 }
 
 double predict(const ConvProblem& p, DType dtype, const WinogradScheme& scheme) {
@@ -350,20 +344,9 @@ const WinogradScheme* strided(const ConvProblem& p) {
 
 }  // namespace
 
-#define FASTCONV_3X3(name, tile)                                                                         \
-    std::string why_not_##name(const ConvProblem& p, DType) { return why_not_3x3(p); }                   \
-    double predict_##name(const ConvProblem& p, DType dtype) { return predict(p, dtype, {3, 1, tile}); } \
-    std::unique_ptr<ConvKernel> make_##name(const ConvProblem& p, DType dtype) {                         \
-        return make(p, dtype, {3, 1, tile});                                                             \
-    }
-FASTCONV_3X3(winograd_2x3, 4)
-FASTCONV_3X3(winograd_4x3, 6)
-FASTCONV_3X3(winograd_6x3, 8)
-#undef FASTCONV_3X3
-
 std::string why_not_winograd_stride2(const ConvProblem& p, DType) {
     if (strided(p) == nullptr) return "this needs a square kernel of 3x3, 4x4, 5x5 or 7x7";
-    return why_not(p, 2);
+    return why_not(p);
 }
 double predict_winograd_stride2(const ConvProblem& p, DType dtype) { return predict(p, dtype, *strided(p)); }
 std::unique_ptr<ConvKernel> make_winograd_stride2(const ConvProblem& p, DType dtype) {

@@ -13,10 +13,56 @@
 FASTCONV_BEGIN_ISA
 namespace {
 
-template <class T, int Tile>
-void input_down(T* strip, int64_t strip_row, int64_t columns) {
+// Channels last. What lies beyond the image reads the first pixel, and then zero.
+template <class T, int Tile, bool Full>
+void input_down_last(const WinogradPlane<T>& p, int64_t channel, T* strip, int64_t strip_row) {
     using V = vec<T, kLanes<T>>;
-    for (int64_t c = 0; c < columns; c++, strip += kLanes<T>) {
+    const auto valid = mask<V>(p.channels - channel);
+    const int64_t pixel = p.row / p.width;
+    const T* from[Tile];
+    bool inside = true;
+    for (int i = 0; i < Tile; i++) {
+        from[i] = p.x + channel + (p.rows[i] < 0 ? 0 : p.rows[i]) * p.row;
+        inside = inside && p.rows[i] >= 0;
+    }
+    for (int64_t c = 0; c < p.columns; c++, strip += kLanes<T>) {
+        V d[Tile], r[Tile];
+        if (p.cols[c] < 0) {
+#pragma GCC unroll 8
+            for (int i = 0; i < Tile; i++) store(strip + i * strip_row, V{});
+            continue;
+        }
+        const int64_t at = p.cols[c] * pixel;
+#pragma GCC unroll 8
+        for (int i = 0; i < Tile; i++) d[i] = Full ? load<V>(from[i] + at) : load<V>(from[i] + at, valid);
+        if (!inside) {
+#pragma GCC unroll 8
+            for (int i = 0; i < Tile; i++) d[i] = p.rows[i] < 0 ? V{} : d[i];
+        }
+        line_input<Tile, V>(d, r);
+#pragma GCC unroll 8
+        for (int i = 0; i < Tile; i++) store(strip + i * strip_row, r[i]);
+    }
+}
+
+template <class T, int Tile>
+void input_down(const WinogradPlane<T>& p, int64_t channel, T* strip, int64_t strip_row) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int64_t L = kLanes<T>;
+    const int64_t left = p.channels - channel;
+    if (p.channels_last)
+        return left >= L ? input_down_last<T, Tile, true>(p, channel, strip, strip_row)
+                         : input_down_last<T, Tile, false>(p, channel, strip, strip_row);
+    for (int i = 0; i < Tile; i++) {
+        T* const line = strip + i * strip_row;
+        if (p.rows[i] < 0) {
+            for (int64_t c = 0; c < p.columns; c++) store(line + c * L, V{});
+        } else {
+            gather_planes(p.x + channel * p.channel_step + p.rows[i] * p.row, left < L ? left : L,
+                          p.channel_step, p.cols, p.columns, line);
+        }
+    }
+    for (int64_t c = 0; Tile > 1 && c < p.columns; c++, strip += L) {
         V d[Tile], r[Tile];
 #pragma GCC unroll 8
         for (int i = 0; i < Tile; i++) d[i] = load<V>(strip + i * strip_row);
@@ -26,14 +72,15 @@ void input_down(T* strip, int64_t strip_row, int64_t columns) {
     }
 }
 
-template <class T, int Tile>
-void input_along(const T* strip, WinogradCells cells, int64_t outputs, T* out, int64_t position,
-                 int64_t tile) {
+// Cell: that many tiles side by side, 0 for any.
+template <class T, int Tile, int Cell>
+FASTCONV_INLINE void input_cells(const T* strip, WinogradCells cells, int64_t outputs, T* out,
+                                 int64_t position, int64_t tile) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    const int64_t step = cells.cell * L;
+    const int64_t cell = Cell > 0 ? Cell : cells.cell, step = cell * L;
     for (int64_t i = 0; i < cells.count; i++, strip += outputs * step) {
-        for (int64_t b = 0; b < cells.cell; b++, out += tile) {
+        for (int64_t b = 0; b < cell; b++, out += tile) {
             const T* const from = strip + b * L;
             V d[Tile], r[Tile];
 #pragma GCC unroll 8
@@ -45,13 +92,23 @@ void input_along(const T* strip, WinogradCells cells, int64_t outputs, T* out, i
     }
 }
 
-template <class T, int Tile, int M>
-void output_along(const T* products, int64_t position, int64_t tile, WinogradCells cells, T* strip) {
+template <class T, int Tile>
+void input_along(const T* strip, WinogradCells cells, int64_t outputs, T* out, int64_t position,
+                 int64_t tile) {
+    if (cells.cell == 1)
+        input_cells<T, Tile, 1>(strip, cells, outputs, out, position, tile);
+    else
+        input_cells<T, Tile, 0>(strip, cells, outputs, out, position, tile);
+}
+
+template <class T, int Tile, int M, int Cell>
+FASTCONV_INLINE void output_cells(const T* products, int64_t position, int64_t tile, WinogradCells cells,
+                                  T* strip) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
-    const int64_t step = cells.cell * L;
+    const int64_t cell = Cell > 0 ? Cell : cells.cell, step = cell * L;
     for (int64_t i = 0; i < cells.count; i++, strip += M * step) {
-        for (int64_t b = 0; b < cells.cell; b++, products += tile) {
+        for (int64_t b = 0; b < cell; b++, products += tile) {
             T* const to = strip + b * L;
             V d[Tile], r[M];
 #pragma GCC unroll 8
@@ -64,74 +121,86 @@ void output_along(const T* products, int64_t position, int64_t tile, WinogradCel
 }
 
 template <class T, int Tile, int M>
-void output_down(T* strip, int64_t strip_row, int64_t columns) {
+void output_along(const T* products, int64_t position, int64_t tile, WinogradCells cells, T* strip) {
+    if (cells.cell == 1)
+        output_cells<T, Tile, M, 1>(products, position, tile, cells, strip);
+    else
+        output_cells<T, Tile, M, 0>(products, position, tile, cells, strip);
+}
+
+// x - x is zero for finite numbers only.
+template <class V>
+FASTCONV_INLINE bool all_finite(V value) {
+    alignas(64) uint64_t words[sizeof(V) / 8];
+    const auto unequal = value - value != V{};
+    __builtin_memcpy(words, &unequal, sizeof(V));
+    uint64_t any = 0;
+#pragma GCC unroll 8
+    for (uint64_t word : words) any |= word;
+    return any == 0;
+}
+
+template <class T>
+bool finite(const T* strip, int64_t columns, int64_t cell) {
     using V = vec<T, kLanes<T>>;
+    V none{};
+    for (int64_t c = 0; c < columns; c++) {
+        const V value = load<V>(strip + c * cell * kLanes<T>);
+        none += value - value;
+    }
+    return all_finite(none);
+}
+
+template <class T, int Tile, int M>
+bool output_down(T* strip, int64_t strip_row, int64_t columns) {
+    using V = vec<T, kLanes<T>>;
+    V all{};
     for (int64_t c = 0; c < columns; c++, strip += kLanes<T>) {
         V d[Tile], r[M];
 #pragma GCC unroll 8
         for (int i = 0; i < Tile; i++) d[i] = load<V>(strip + i * strip_row);
         line_output<Tile, M, V>(d, r);
 #pragma GCC unroll 8
-        for (int i = 0; i < M; i++) store(strip + i * strip_row, r[i]);
-    }
-}
-
-// An axis that is not transformed: tiles of one input and one output.
-template <class T>
-void copy_along(const T* strip, WinogradCells cells, int64_t, T* out, int64_t, int64_t tile) {
-    using V = vec<T, kLanes<T>>;
-    for (int64_t i = 0; i < cells.count * cells.cell; i++)
-        store(out + i * tile, load<V>(strip + i * kLanes<T>));
-}
-template <class T>
-void copy_back(const T* products, int64_t, int64_t tile, WinogradCells cells, T* strip) {
-    using V = vec<T, kLanes<T>>;
-    for (int64_t i = 0; i < cells.count * cells.cell; i++)
-        store(strip + i * kLanes<T>, load<V>(products + i * tile));
-}
-template <class T>
-void stay(T*, int64_t, int64_t) {}
-
-template <class T>
-void gather(const WinogradPlane<T>& p, int64_t channel, int64_t rows, T* strip, int64_t strip_row) {
-    using V = vec<T, kLanes<T>>;
-    constexpr int64_t L = kLanes<T>;
-    const int64_t left = p.channels - channel;
-    const auto valid = mask<V>(left);
-    for (int64_t i = 0; i < rows; i++) {
-        T* const line = strip + i * strip_row;
-        const T* const source = p.x + channel * p.channel_step + p.rows[i] * p.row;
-        if (p.rows[i] < 0) {
-            for (int64_t c = 0; c < p.columns; c++) store(line + c * L, V{});
-        } else if (!p.channels_last) {
-            gather_planes(source, left < L ? left : L, p.channel_step, p.cols, p.columns, line);
-        } else if (left >= L) {
-            const int64_t pixel = p.row / p.width;
-            for (int64_t c = 0; c < p.columns; c++)
-                store(line + c * L, p.cols[c] < 0 ? V{} : load<V>(source + p.cols[c] * pixel));
-        } else {
-            const int64_t pixel = p.row / p.width;
-            for (int64_t c = 0; c < p.columns; c++)
-                store(line + c * L, p.cols[c] < 0 ? V{} : load<V>(source + p.cols[c] * pixel, valid));
+        for (int i = 0; i < M; i++) {
+            all += r[i];
+            store(strip + i * strip_row, r[i]);
         }
     }
+    return all_finite(all);
 }
 
-// x - x is zero for finite numbers only.
-template <class T>
-bool finite(const T* strip, int64_t columns, int64_t cell) {
+template <class T, int Tile, int M>
+bool output_store(const WinogradStore<T>& to, int64_t channel, const T* strip, int64_t strip_row) {
     using V = vec<T, kLanes<T>>;
-    auto unequal = V{} != V{};
-    for (int64_t c = 0; c < columns; c++) {
-        const V value = load<V>(strip + c * cell * kLanes<T>);
-        unequal |= value - value != V{};
-    }
-    alignas(64) uint64_t words[sizeof(V) / 8];
-    __builtin_memcpy(words, &unequal, sizeof(V));
-    uint64_t any = 0;
+    const int64_t left = to.channels - channel;
+    const auto valid = mask<V>(left);
+    const V bias = to.bias ? load<V>(to.bias + channel, valid) : V{};
+    const bool whole = to.rows == M && left >= kLanes<T> && to.add == nullptr;
+    const int64_t row = to.row_step * to.row;
+    V all{};
+    for (int64_t c = 0; c < to.columns; c++, strip += kLanes<T>) {
+        V d[Tile], r[M];
 #pragma GCC unroll 8
-    for (uint64_t word : words) any |= word;
-    return any == 0;
+        for (int i = 0; i < Tile; i++) d[i] = load<V>(strip + i * strip_row);
+        line_output<Tile, M, V>(d, r);
+        const int64_t start = channel + c * to.pixel;
+        if (whole) {
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) {
+                all += r[i];
+                store(to.y + start + i * row, clamped(r[i] + bias, to.clamp));
+            }
+            continue;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) {
+            if (i >= to.rows) break;
+            all += r[i];
+            const V add = to.add ? load<V>(to.add + start + i * row, valid) : V{};
+            store(to.y + start + i * row, clamped(r[i] + bias + add, to.clamp), valid);
+        }
+    }
+    return all_finite(all);
 }
 
 template <class T>
@@ -189,25 +258,31 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
     }
 }
 
-template <class T>
-void transform_weight(const double* down, int down_size, int down_taps, const double* along, int along_size,
-                      int along_taps, const double* taps, T* out, int64_t position) {
+// Taps: of both axes, 0 for any.
+template <class T, int Taps>
+FASTCONV_INLINE void weights_of(const double* down, int down_size, int down_taps, const double* along,
+                                int along_size, int along_taps, const double* taps, T* out,
+                                int64_t position) {
     constexpr int D = kLanes<double>;
     using Wide = vec<double, D>;
     using Narrow = vec<T, D>;
+    const int rows = Taps > 0 ? Taps : down_taps, columns = Taps > 0 ? Taps : along_taps;
     for (int part = 0; part < kLanes<T>; part += D) {
         for (int i = 0; i < down_size; i++) {
             Wide half[kLongestTile];
-            for (int c = 0; c < along_taps; c++) {
+#pragma GCC unroll 3
+            for (int c = 0; c < columns; c++) {
                 Wide sum{};
-                for (int r = 0; r < down_taps; r++)
-                    sum += down[i * kLongestTile + r] *
-                           load<Wide>(taps + (r * along_taps + c) * kLanes<T> + part);
+#pragma GCC unroll 3
+                for (int r = 0; r < rows; r++)
+                    sum +=
+                        down[i * kLongestTile + r] * load<Wide>(taps + (r * columns + c) * kLanes<T> + part);
                 half[c] = sum;
             }
             for (int j = 0; j < along_size; j++) {
                 Wide sum{};
-                for (int c = 0; c < along_taps; c++) sum += along[j * kLongestTile + c] * half[c];
+#pragma GCC unroll 3
+                for (int c = 0; c < columns; c++) sum += along[j * kLongestTile + c] * half[c];
                 store(out + (i * along_size + j) * position + part, __builtin_convertvector(sum, Narrow));
             }
         }
@@ -215,30 +290,36 @@ void transform_weight(const double* down, int down_size, int down_taps, const do
 }
 
 template <class T>
+void transform_weight(const double* down, int down_size, int down_taps, const double* along, int along_size,
+                      int along_taps, const double* taps, T* out, int64_t position) {
+    if (down_taps == 3 && along_taps == 3)
+        weights_of<T, 3>(down, down_size, 3, along, along_size, 3, taps, out, position);
+    else
+        weights_of<T, 0>(down, down_size, down_taps, along, along_size, along_taps, taps, out, position);
+}
+
+template <class T>
 constexpr WinogradLines<T> make_lines() {
     WinogradLines<T> k = {};
-    k.gather = gather<T>;
     k.finite = finite<T>;
     k.dot = dot<T>;
     k.store = store_strip<T>;
     k.weight = transform_weight<T>;
-    k.input_down[1] = stay<T>;
-    k.input_down[4] = input_down<T, 4>;
-    k.input_down[5] = input_down<T, 5>;
-    k.input_down[6] = input_down<T, 6>;
-    k.input_down[7] = input_down<T, 7>;
-    k.input_down[8] = input_down<T, 8>;
-    k.input_along[1] = copy_along<T>;
-    k.input_along[4] = input_along<T, 4>;
-    k.input_along[5] = input_along<T, 5>;
-    k.input_along[6] = input_along<T, 6>;
-    k.input_along[7] = input_along<T, 7>;
-    k.input_along[8] = input_along<T, 8>;
-    k.output_down[1][1] = stay<T>;
-    k.output_along[1][1] = copy_back<T>;
-#define FASTCONV_LINE(tile, m)                        \
-    k.output_down[tile][m] = output_down<T, tile, m>; \
+#define FASTCONV_LINE(tile)                   \
+    k.input_down[tile] = input_down<T, tile>; \
+    k.input_along[tile] = input_along<T, tile>;
+    FASTCONV_LINE(1)
+    FASTCONV_LINE(4)
+    FASTCONV_LINE(5)
+    FASTCONV_LINE(6)
+    FASTCONV_LINE(7)
+    FASTCONV_LINE(8)
+#undef FASTCONV_LINE
+#define FASTCONV_LINE(tile, m)                          \
+    k.output_down[tile][m] = output_down<T, tile, m>;   \
+    k.output_store[tile][m] = output_store<T, tile, m>; \
     k.output_along[tile][m] = output_along<T, tile, m>;
+    FASTCONV_LINE(1, 1)
     FASTCONV_LINE(4, 2)
     FASTCONV_LINE(4, 3)
     FASTCONV_LINE(5, 3)
@@ -250,6 +331,7 @@ constexpr WinogradLines<T> make_lines() {
     FASTCONV_LINE(7, 4)
     FASTCONV_LINE(8, 2)
     FASTCONV_LINE(8, 4)
+    FASTCONV_LINE(8, 6)
 #undef FASTCONV_LINE
     return k;
 }

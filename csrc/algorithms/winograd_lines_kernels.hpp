@@ -43,18 +43,20 @@ struct WinogradStore {
 
 template <class T>
 struct WinogradLines {
-    // Rows of a strip from the plane, for `lanes` channels from `channel` on.
-    void (*gather)(const WinogradPlane<T>& plane, int64_t channel, int64_t rows, T* strip, int64_t strip_row);
-    // Down the rows of a strip, in place: t rows become t. [t]
-    void (*input_down[kLongestTile + 1])(T* strip, int64_t strip_row, int64_t columns);
+    // t rows of the plane, for `lanes` channels from `channel` on, transformed down into t rows of a strip. [t]
+    void (*input_down[kLongestTile + 1])(const WinogradPlane<T>& plane, int64_t channel, T* strip,
+                                         int64_t strip_row);
     // Along a row of a strip: position j of tile i goes to out[j * position + i * tile]. [t]
     void (*input_along[kLongestTile + 1])(const T* strip, WinogradCells cells, int64_t outputs, T* out,
                                           int64_t position, int64_t tile);
     // The way back: position j of tile i from products[j * position + i * tile] into a row of the strip. [t][m]
     void (*output_along[kLongestTile + 1][kLongestTile])(const T* products, int64_t position, int64_t tile,
                                                          WinogradCells cells, T* strip);
-    // Down the rows, in place: t rows become m. [t][m]
-    void (*output_down[kLongestTile + 1][kLongestTile])(T* strip, int64_t strip_row, int64_t columns);
+    // Down the rows, in place: t rows become m. False where some sum is not finite (or many are near the largest). [t][m]
+    bool (*output_down[kLongestTile + 1][kLongestTile])(T* strip, int64_t strip_row, int64_t columns);
+    // The same for `lanes` channels from `channel` on of a channels-last image, straight into y; the strip stays. [t][m]
+    bool (*output_store[kLongestTile + 1][kLongestTile])(const WinogradStore<T>& to, int64_t channel,
+                                                         const T* strip, int64_t strip_row);
     // Whether all values of `columns` vectors, cell apart, are finite.
     bool (*finite)(const T* strip, int64_t columns, int64_t cell);
     // Sums of one pixel of x against the weights of one tap: sum[lane] += x[c] * w[c * w_row + lane], a chain of its own.

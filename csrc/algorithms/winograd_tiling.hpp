@@ -8,6 +8,7 @@
 // that the pixels of a strip stay neighbours in memory. [Lavin & Gray, arXiv:1509.09308; nested: Huang et al., arXiv:2102.13272]
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "algorithms/toom_cook.hpp"
@@ -23,6 +24,8 @@ struct TileAxis {
     int64_t stride = 1;                   // from the inputs of one tile of outputs to those of the next
     int64_t tiles = 1;                    // of outputs, along the whole axis
 
+    // Whether every tile of outputs reads one tile of inputs, that of its own number.
+    bool one_input() const { return groups == 1 && stride == 1; }
     int64_t reach() const { return (groups - 1) * shift; }
     // Tiles of inputs that so many neighbouring tiles of outputs read.
     int64_t inputs(int64_t count) const { return (count - 1) * stride + 1 + reach(); }
@@ -45,7 +48,43 @@ struct Tiling {
 
     int64_t positions() const { return int64_t{axis[1].size} * axis[2].size; }
     int64_t groups() const { return axis[0].groups * axis[1].groups * axis[2].groups; }
+    int64_t tiles() const { return axis[0].tiles * axis[1].tiles * axis[2].tiles; }  // of one image
+    bool one_input() const { return axis[0].one_input() && axis[1].one_input() && axis[2].one_input(); }
 };
+
+// Tiles of outputs that are computed together, and the tiles of inputs that they read: a box of one image, or, where every tile
+// of outputs reads the one tile of inputs that has its number, any run of the batch's tiles in row-major order.
+struct TileBlock {
+    int64_t image, first[3];  // first: of outputs
+    int64_t out[3], in[3];    // tiles along each axis, of outputs and of inputs
+    int64_t offset;           // of the block's first tile, counted in the box of all those axes
+    int64_t tiles, inputs;    // how many
+};
+
+// Where one tile lies, from the block's first on, and how many follow it in its row of the block.
+struct TilePlace {
+    int64_t image, at[3], run;
+};
+
+inline TilePlace place_of(const int64_t (&count)[3], int64_t offset, int64_t tile, int64_t tiles) {
+    const int64_t i = offset + tile;
+    TilePlace p;
+    p.at[2] = i % count[2];
+    p.at[1] = i / count[2] % count[1];
+    p.at[0] = i / count[2] / count[1] % count[0];
+    p.image = i / count[2] / count[1] / count[0];
+    p.run = std::min(count[2] - p.at[2], tiles - tile);
+    return p;
+}
+
+// A run of the tiles of a batch.
+inline TileBlock run_of(const Tiling& tiling, int64_t first, int64_t count) {
+    TileBlock block{};
+    for (int a = 0; a < 3; a++) block.out[a] = block.in[a] = tiling.axis[a].tiles;
+    block.offset = first;
+    block.tiles = block.inputs = count;
+    return block;
+}
 
 // A box of tiles of outputs: what is computed together.
 struct TileBox {
@@ -68,6 +107,12 @@ struct TileMachine {
 // Boxes whose inputs, products and a panel of weights fit into L2; at least `wanted` of them where there are tiles enough.
 TileCut cut_tiles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine,
                   int64_t wanted);
+
+// Tiles of a run, at most.
+int64_t run_tiles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
+
+// F(outputs, 3) along height and width.
+Tiling square_tiling(const ConvProblem& problem, int outputs);
 
 // Cycles for one image.
 double tiling_cycles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
