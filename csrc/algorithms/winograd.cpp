@@ -181,11 +181,9 @@ class Winograd final : public ConvKernel {
         const double tiles = static_cast<double>(tiles_y_ * tiles_x_), c = static_cast<double>(blocks_);
         const double k = static_cast<double>(ceil_div(p_.out_channels, lanes_)),
                      p = static_cast<double>(planes_), q = scheme_.positions();
-        // Of stride 2: an input's line of cache, of little arithmetic, takes 17 cycles channels last and 23 channels first;
+        // An input's line of cache, of little arithmetic, takes 17 cycles channels last and 23 channels first;
         // weights of many small products came at 7 to 12 GB/s.
-        const double rate = scheme_.stride == 1 ? 0.85 : 0.75,
-                     bandwidth = scheme_.stride == 1 ? 20.5e9 : 12e9,
-                     input = scheme_.stride == 1 ? 13.0 : 20.0;
+        const double rate = 0.75, bandwidth = 12e9, input = 20.0;
         const double multiply = tiles * p * c * k * lanes_ * 2.0 * lanes_ / (rate * peak);
         const double transforms = tiles * lane_cycle * (input * p * c + 13.0 * q * k);
         const double weights = static_cast<double>(panels_ * panel_size_) * sizeof(T);

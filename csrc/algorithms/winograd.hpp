@@ -1,11 +1,12 @@
-// Winograd's minimal filtering F(m x m, r x r) for small square kernels, of stride 1 and 2. [Lavin & Gray, arXiv:1509.09308]
+// Winograd's minimal filtering F(m x m, r x r) for small square kernels of stride 2. [Lavin & Gray, arXiv:1509.09308] Stride 1 is
+// winograd_lines.hpp's.
 //
 // A tile of m x m outputs needs (m + r - 1)^2 inputs. Both the inputs and the weights are transformed, B^T d B and G g G^T; then
-// each of these positions is a small matrix product over the channels (the micro-kernel), and A^T (.) A gives the outputs:
-// for 3 x 3 kernels and m = 2, 4, 6 2.25, 4 or 5.06 times fewer multiplications than direct. Lanes are channels in both
-// transforms; channels-first images are transposed in registers while a strip of rows is copied, zero-padded, into L1.
+// each of these positions is a small matrix product over the channels (the micro-kernel), and A^T (.) A gives the outputs. Lanes
+// are channels in both transforms; channels-first images are transposed in registers while a strip of rows is copied,
+// zero-padded, into L1.
 //
-// Stride 2: even and odd rows and columns are four images of their own, and so are the taps four kernels of stride 1, of 2 x 2,
+// Even and odd rows and columns are four images of their own, and so are the taps four kernels of stride 1, of 2 x 2,
 // 2 x 1, 1 x 2 and 1 x 1 taps for 3 x 3. All four run on tiles of one size, so that their products add up at each position as
 // if they were more channels, and the way back is one. A phase with a tap less has a zero weight at the point infinity and
 // leaves that position out: for 3 x 3, F(2, 2) and F(2, 1) take 25 multiplications for 4 outputs, direct 36, and an input is
@@ -13,7 +14,6 @@
 // for 9 (441). GFLOP/s on one thread, direct beside it: 3 x 3 128 channels at 56 x 56
 // 136 > 179 (channels last 152 > 182), 4 x 4 64 > 128 at 32 x 32 126 > 223, 5 x 5 64 > 96 at 56 x 56 133 > 279.
 //
-// F(4, 3) transforms one row in 12 operations, since the points come in pairs +-p (toom_cook.hpp).
 // An inf or NaN smears over its whole tile, and values near 1e37 overflow: a tile whose outputs are not all finite is
 // computed again directly, so that results are those of the direct algorithm there.
 #pragma once
@@ -31,30 +31,16 @@ namespace {
 // One line of a patch, B^T d phase by phase.
 template <int Stride, int Tile, int S, class V>
 FASTCONV_INLINE void transform_input_line(const V (&d)[S], V (&r)[S]) {
-    using T = scalar_of<V>;
-    if constexpr (Stride == 1 && Tile == 6) {
-        constexpr double a = ToomCookPoints<6>::at[1], b = ToomCookPoints<6>::at[3];
-        const T aa = T(a * a), bb = T(b * b), both = T(a * a + b * b);
-        const V even_a = d[4] - bb * d[2], odd_a = d[3] - bb * d[1];
-        const V even_b = d[4] - aa * d[2], odd_b = d[3] - aa * d[1];
-        r[0] = d[0] - both * d[2] + d[4];
-        r[1] = even_a + T(a) * odd_a;
-        r[2] = even_a - T(a) * odd_a;
-        r[3] = even_b + T(b) * odd_b;
-        r[4] = even_b - T(b) * odd_b;
-        r[5] = d[1] - both * d[3] + d[5];
-    } else {
 #pragma GCC unroll 2
-        for (int phase = 0; phase < Stride; phase++) {
-            V part[Tile], turned[Tile];
+    for (int phase = 0; phase < Stride; phase++) {
+        V part[Tile], turned[Tile];
 #pragma GCC unroll 8
-            for (int i = 0; i < Tile; i++)
-                part[i] = phase + Stride * i < S ? d[phase + Stride * i < S ? phase + Stride * i : 0] : V{};
-            line_input<Tile, V>(part, turned);
+        for (int i = 0; i < Tile; i++)
+            part[i] = phase + Stride * i < S ? d[phase + Stride * i < S ? phase + Stride * i : 0] : V{};
+        line_input<Tile, V>(part, turned);
 #pragma GCC unroll 8
-            for (int i = 0; i < Tile; i++)
-                if (phase + Stride * i < S) r[phase + Stride * i] = turned[i];
-        }
+        for (int i = 0; i < Tile; i++)
+            if (phase + Stride * i < S) r[phase + Stride * i] = turned[i];
     }
 }
 
@@ -95,7 +81,7 @@ struct Winograd {
     static constexpr int S = kScheme.patch();
     static constexpr int kStep = kScheme.step();
     // So that a strip of 6 x 66 pixels of 16 channels (25 KB) stays in L1.
-    static constexpr int64_t kStripTiles = Stride == 1 ? 16 : 64 / kStep;
+    static constexpr int64_t kStripTiles = 64 / kStep;
     static constexpr int64_t kStripColumns = kStripTiles * kStep + S - kStep;
     static constexpr int64_t kPaddedColumns = (kStripColumns + L - 1) / L * L;
 
