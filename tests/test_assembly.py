@@ -29,6 +29,7 @@ ALLOWED = {
     ("avx512", r"expand_tiles<"): (5, 15),  # 24 vectors between its two passes, 8 constants
     ("avx2", r"planes_of<"): (10, 70),  # the sums of four planes and their weights: too much for 16 registers
     ("avx2", r"in_place<"): (0, 250),  # 9 or 25 weights and the masks of the columns
+    ("avx2", r"Winograd<[57], 2, 6, \w+>::input"): (1, 10),  # as above
     # eight inputs and seven constants, or six sums
     ("avx2", r"input_along<\w+, [78]>"): (2, 45),
     ("avx2", r"output_along<\w+, 8, 6>"): (0, 50),
