@@ -26,8 +26,8 @@ std::string why_not_square(const ConvProblem& p) {
 }
 
 // Seconds for one image of a 3 x 3 kernel: a single one counts once, one of a batch of 16 twice; constants seen on AVX-512. 512
-// channels at 7x7: F(2, 3) 222 and 254 GFLOP/s, F(4, 3) 148 and 313, since its weights stream. Over 60 random layers the choice
-// among the algorithms loses 2% on average.
+// channels at 7x7: F(2, 3) 230 and 306 GFLOP/s, F(4, 3) 128 and 417, since its weights stream; from 64 MB on they came at half
+// the rate. Over 18 layers the choice among the tiles loses 2% on average.
 double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
     const TileMachine m = winograd_machine(dtype);
     const double peak = peak_flops(dtype), lanes = static_cast<double>(m.lanes),
@@ -38,12 +38,14 @@ double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
                k = static_cast<double>(ceil_div(p.out_channels, m.lanes));
     const double multiply = tiles * positions * c * k * lanes * 2.0 * lanes / (0.85 * peak);
     const double transforms = tiles * lane_cycle * positions * (13.0 * c + 13.0 * k);
-    const double weights = positions * c * k * lanes * lanes * static_cast<double>(m.item);
+    const double weights = positions * c * k * lanes * lanes * static_cast<double>(m.item),
+                 bandwidth = weights < 48e6 ? 20.5e9 : 10e9;
     // Half of the shorter of the two is hidden behind the longer.
     const auto time = [&](int64_t batch) {
         const int64_t blocks = ceil_div(batch * tiling.tiles(), run_tiles(p, tiling, m));
         const double passes = static_cast<double>(blocks) / static_cast<double>(batch);
-        const double stream = weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / 20.5e9 : 0;
+        const double stream =
+            weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / bandwidth : 0;
         const double work = multiply + transforms;
         return std::max(work, stream) + 0.5 * std::min(work, stream);
     };
@@ -64,8 +66,8 @@ std::string why_not_longest(const ConvProblem& p, DType dtype, int longest) {
 double predict_longest(const ConvProblem& p, DType dtype, int longest) {
     Tiling tiling;
     best_tiling(p, longest, winograd_machine(dtype), tiling);
-    // The names above come first where they stand for the same tiles.
-    if (why_not_square(p).empty()) return 1.02 * predict_runs(p, dtype, tiling);
+    // The names above come first where they stand for the same tiles, or nearly: weights of F(3, 3) make single images slow.
+    if (why_not_square(p).empty()) return 1.08 * predict_runs(p, dtype, tiling);
     const double seconds = tiling_cycles(p, tiling, winograd_machine(dtype)) / 3e9;  // as peak_flops counts
     // Lanes that no channel fills: 3 > 32 channels with 7x7 took 1.27 times what the count of vectors says.
     return (p.in_channels < 8 ? 1.25 : 1) * seconds;

@@ -260,42 +260,46 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
 
 // Taps: of both axes, 0 for any.
 template <class T, int Taps>
-FASTCONV_INLINE void weights_of(const double* down, int down_size, int down_taps, const double* along,
-                                int along_size, int along_taps, const double* taps, T* out,
+FASTCONV_INLINE void weights_of(const WinogradTaps& down, const WinogradTaps& along, const T* taps, T* out,
                                 int64_t position) {
     constexpr int D = kLanes<double>;
     using Wide = vec<double, D>;
     using Narrow = vec<T, D>;
-    const int rows = Taps > 0 ? Taps : down_taps, columns = Taps > 0 ? Taps : along_taps;
+    const int rows = Taps > 0 ? Taps : down.taps, columns = Taps > 0 ? Taps : along.taps;
     for (int part = 0; part < kLanes<T>; part += D) {
-        for (int i = 0; i < down_size; i++) {
+        Wide tap[kLongestTile][kLongestTile];
+#pragma GCC unroll 3
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 3
+            for (int c = 0; c < columns; c++)
+                tap[r][c] =
+                    __builtin_convertvector(load<Narrow>(taps + r * down.step + c * along.step + part), Wide);
+        for (int i = 0; i < down.size; i++) {
             Wide half[kLongestTile];
 #pragma GCC unroll 3
             for (int c = 0; c < columns; c++) {
                 Wide sum{};
 #pragma GCC unroll 3
-                for (int r = 0; r < rows; r++)
-                    sum +=
-                        down[i * kLongestTile + r] * load<Wide>(taps + (r * columns + c) * kLanes<T> + part);
+                for (int r = 0; r < rows; r++) sum += down.matrix[i * kLongestTile + r] * tap[r][c];
                 half[c] = sum;
             }
-            for (int j = 0; j < along_size; j++) {
+            for (int j = 0; j < along.size; j++) {
                 Wide sum{};
 #pragma GCC unroll 3
-                for (int c = 0; c < columns; c++) sum += along[j * kLongestTile + c] * half[c];
-                store(out + (i * along_size + j) * position + part, __builtin_convertvector(sum, Narrow));
+                for (int c = 0; c < columns; c++) sum += along.matrix[j * kLongestTile + c] * half[c];
+                store(out + (i * along.size + j) * position + part, __builtin_convertvector(sum, Narrow));
             }
         }
     }
 }
 
 template <class T>
-void transform_weight(const double* down, int down_size, int down_taps, const double* along, int along_size,
-                      int along_taps, const double* taps, T* out, int64_t position) {
-    if (down_taps == 3 && along_taps == 3)
-        weights_of<T, 3>(down, down_size, 3, along, along_size, 3, taps, out, position);
+void transform_weight(const WinogradTaps& down, const WinogradTaps& along, const T* taps, T* out,
+                      int64_t position) {
+    if (down.taps == 3 && along.taps == 3)
+        weights_of<T, 3>(down, along, taps, out, position);
     else
-        weights_of<T, 0>(down, down_size, down_taps, along, along_size, along_taps, taps, out, position);
+        weights_of<T, 0>(down, along, taps, out, position);
 }
 
 template <class T>

@@ -41,6 +41,13 @@ struct WinogradStore {
     int64_t pixel;  // channels last: from one pixel of y to the next
 };
 
+// One axis of weights: the matrix G, rows kLongestTile apart, the rows and columns of it that count, elements between taps.
+struct WinogradTaps {
+    const double* matrix;
+    int size, taps;
+    int64_t step;
+};
+
 template <class T>
 struct WinogradLines {
     // t rows of the plane, for `lanes` channels from `channel` on, transformed down into t rows of a strip. [t]
@@ -63,10 +70,10 @@ struct WinogradLines {
     void (*dot)(const T* x, int64_t x_step, int64_t channels, const T* w, int64_t w_row, T* sum);
     // A strip of `lanes` channels from `channel` on into y.
     void (*store)(const WinogradStore<T>& to, int64_t channel, const T* strip, int64_t strip_row);
-    // Transforms the taps of one input channel and `count` output channels in double, rounded once:
-    // out[(i * along.size + j) * position + lane] from taps[i * row + j][lane], with the matrices down[i][.], along[j][.].
-    void (*weight)(const double* down, int down_size, int down_taps, const double* along, int along_size,
-                   int along_taps, const double* taps, T* out, int64_t position);
+    // Transforms the taps between one input channel and a vector of output channels in double, rounded once: those of (r, c) stand
+    // at taps[r * down.step + c * along.step], position (i, j) goes to out[(i * along.size + j) * position].
+    void (*weight)(const WinogradTaps& down, const WinogradTaps& along, const T* taps, T* out,
+                   int64_t position);
 };
 
 struct WinogradLinesSet {

@@ -282,10 +282,10 @@ class WinogradTiles final : public ConvKernel {
                 int64_t step) const {
         const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
         const int64_t lanes = w_.lanes, width = vectors * lanes, plane = args.out_plane_of(p_);
-        const Placement to_place = p_.channels_last
-                                       ? args.placement(p_)
-                                       : Placement{p_.out_channels * plane, p_.out_size[1] * p_.out_size[2],
-                                                   p_.out_size[2], 1};
+        const Placement to_place =
+            p_.channels_last
+                ? args.placement(p_)
+                : Placement{p_.out_channels * plane, p_.out_size[1] * p_.out_size[2], p_.out_size[2], 1};
         ScratchFrame frame;
         T* const strip = frame.take<T>(inputs_.strip_size());
         WinogradStore<T> to;
@@ -353,7 +353,6 @@ class WinogradTiles final : public ConvKernel {
                       T* sum) const {
         const int64_t plane = args.x_plane_of(p_);
         const T* const from = static_cast<const T*>(args.x) + image * p_.in_channels * plane;
-        const T* const plain = static_cast<const T*>(args.packed) + w_.panels * w_.panel_size + channel;
         const int64_t pixel = p_.channels_last ? p_.in_channels : 1, step = p_.channels_last ? 1 : plane;
         std::fill_n(sum, w_.lanes, T(0));
         for (int64_t tap = 0; tap < p_.taps(); tap++) {
@@ -368,8 +367,8 @@ class WinogradTiles final : public ConvKernel {
             if (!inside) continue;
             const int64_t place =
                 (source_of[0] * p_.in_size[1] + source_of[1]) * p_.in_size[2] + source_of[2];
-            const int64_t row = w_.panels * w_.width;
-            lines().dot(from + place * pixel, step, p_.in_channels, plain + tap * p_.in_channels * row, row,
+            const T* const weights = w_.plain(static_cast<const T*>(args.packed), channel / w_.width, tap);
+            lines().dot(from + place * pixel, step, p_.in_channels, weights + channel % w_.width, w_.width,
                         sum);
         }
     }
