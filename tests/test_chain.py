@@ -187,8 +187,8 @@ def test_workspace_is_told_beforehand(name, layout):
         out = chain(x)
         _core.take_scratch_peak()
         chain(x, out=out)
-        told = fastconv.plan_chain(made.steps)._parts[0].current().workspace_bytes(batch)
-        assert _core.take_scratch_peak() <= told
+        taken = _core.take_scratch_peak()  # before the next chain packs weights in scratch
+        assert taken <= fastconv.plan_chain(made.steps)._parts[0].current().workspace_bytes(batch)
     assert chain.workspace_bytes > 0
 
 
