@@ -1,4 +1,4 @@
-"""1x1 convolutions, channels first: panels of pixels, whatever is left over of them, and what follows the sum.
+"""1x1 convolutions: panels of pixels and tiles of channels, whatever is left over of them, and what follows the sum.
 
 Integer values, so that the right answer is exact and every way to it gives the same bits.
 """
@@ -28,12 +28,18 @@ SHAPES = [
     (30, 40, 21, 19, 2, 2),
     (9, 17, 29, 40, 2, 1),
     (11, 5, 14, 13, 3, 1),
+    (64, 64, 9, 9, 1, 1),  # channels last: tiles of 64 channels,
+    (40, 117, 7, 7, 1, 1),  # and of what is left of them,
+    (33, 80, 15, 14, 2, 1),  # of gathered pixels,
+    (700, 512, 9, 11, 1, 1),  # and weights that leave L2 no room
+    (640, 448, 13, 13, 2, 1),
 ]
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_panels(shape: tuple[int, ...], dtype: type) -> None:
+def test_panels(shape: tuple[int, ...], dtype: type, layout: str) -> None:
     channels, out_channels, rows, columns, stride, groups = shape
     rng = np.random.default_rng(sum(shape))
     x, add, weight, bias = (
@@ -48,6 +54,9 @@ def test_panels(shape: tuple[int, ...], dtype: type) -> None:
     seen = x[:, :, ::stride, ::stride].reshape(3, groups, channels // groups, -1).astype(np.float64)
     products = np.einsum("gkc,ngcp->ngkp", weight.reshape(groups, -1, channels // groups).astype(np.float64), seen)
     plain = products.reshape(add.shape) + bias[:, None, None]
+    if layout == "NHWC":
+        x, add, plain = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, add, plain))
+        weight = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
     want = {None: plain, "relu": np.maximum(plain, 0), "relu6": np.clip(plain, 0, 6)}
     before = fastconv.get_num_threads()
     try:
@@ -57,6 +66,7 @@ def test_panels(shape: tuple[int, ...], dtype: type) -> None:
                 "groups": groups,
                 "algorithm": "pointwise",
                 "activation": activation,
+                "layout": layout,
             }
             plan = fastconv.plan_conv2d(x.shape, weight, bias, dtype=np.dtype(dtype).name, **how)
             for threads in (1, 2):
@@ -73,8 +83,9 @@ def test_panels(shape: tuple[int, ...], dtype: type) -> None:
             dtype=np.dtype(dtype).name,
             algorithm="pointwise",
             activation="relu6",
+            layout=layout,
         )
-        sums = products.reshape(add.shape)
+        sums = plain - bias if layout == "NHWC" else plain - bias[:, None, None]
         np.testing.assert_array_equal(plan(x, add=add), np.clip(sums + add, 0, 6))
     finally:
         fastconv.set_num_threads(before)

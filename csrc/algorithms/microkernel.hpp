@@ -1,6 +1,6 @@
 // The register tiles themselves; the contract stands in microkernel_kernels.hpp.
 //
-// AVX-512 has 32 registers: 6 x 4 vectors for pixels in lanes (24 sums, 4 inputs, 1 weight), 14 x 2 for
+// AVX-512 has 32 registers: 6 x 4 vectors for pixels in lanes (24 sums, 4 inputs, 1 weight), 14 x 2 and 6 x 4 for
 // channels in lanes (28 sums, 2 weights, 1 input). With 16 registers (AVX2, SSE2): 6 x 2 both ways. Loads per
 // FMA cycle are 10 per 12 and 16 per 14, so both run at the rate of the FMA units. At most 31 registers are
 // live: compilers spill when a kernel needs all.
@@ -16,6 +16,14 @@ constexpr bool kManyRegisters = kRegisters >= 32;
 // NEON's scalars live in the same registers: GCC 12 keeps tiles above 6 x 3 and 9 x 2 in memory there.
 constexpr int kPixelVectors = kVectorBytes == 64 ? 4 : kManyRegisters ? 3 : 2;
 constexpr int kChannelRows = kVectorBytes == 64 ? 14 : kManyRegisters ? 9 : 6;
+// A tile of more channels and fewer pixels, for float: it reads each pixel half as often, and pixels a power of two apart
+// do not drive each other from L1.
+template <class T>
+constexpr bool kWide = kVectorBytes == 64 && sizeof(T) == 4;
+template <class T>
+constexpr int kWideRows = kWide<T> ? 6 : kChannelRows;
+template <class T>
+constexpr int kWideVectors = kWide<T> ? 4 : 2;
 // Steps by which a channel tile asks for its weights ahead. That, steps unrolled by two instead of four, and
 // the next segment's rows asked for: Winograd's 256 channels at 14x14 0.83 -> 0.76 ms, pointwise and direct
 // convolution the same within the noise (5%). Asking for the lines of the output tile as well gained nothing.
@@ -92,12 +100,12 @@ void pixel_tile(const PixelTile<T>& t) {
 template <class T, int R, int N, class V>
 FASTCONV_INLINE void channel_step(V (&sum)[R][N], const T* const* base, int64_t row, int step, const T* w) {
     V weight[N];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int j = 0; j < N; j++) weight[j] = load<V>(w + j * lanes_of<V>);
 #pragma GCC unroll 14
     for (int r = 0; r < R; r++) {
         const V in = broadcast<V>(base[r / 3][r % 3 * row + step]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < N; j++) sum[r][j] += in * weight[j];
     }
 }
@@ -124,7 +132,7 @@ FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile
     for (; How != Steps::in_place && i + 2 <= t.length; i += 2) {
 #pragma GCC unroll 2
         for (int u = 0; u < 2; u++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
             channel_step<T, R, N, V>(sum, base, row, How == Steps::apart ? 0 : u, w + u * N * L);
             if (How == Steps::apart) advance(step);
@@ -133,7 +141,7 @@ FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile
         w += 2 * N * L;
     }
     for (; i < t.length; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; How == Steps::in_place && j < N; j++) {
             prefetch_l1(w + kAhead * w_step + j * L);
             prefetch_l2(w + t.w_ahead + j * L);
@@ -150,9 +158,10 @@ void channel_tile(const ChannelTile<T>& t) {
     constexpr int L = kLanes<T>;
     V sum[R][N] = {};
     const T* w = t.w;
-    const T* ahead = t.ahead;
+    const T *ahead = t.ahead, *ahead_x = t.ahead_x;
     for (int64_t s = 0; s < t.segments; s++) {
         for (int64_t i = 0; i < t.ahead_lines; i++, ahead += 64 / sizeof(T)) prefetch_l2(ahead);
+        for (int64_t i = 0; i < t.ahead_x_lines; i++, ahead_x += 64 / sizeof(T)) prefetch_l2(ahead_x);
         if (s + 1 < t.segments) {
             const T* const next = t.x + t.offsets[s + 1];
 #pragma GCC unroll 14
@@ -162,7 +171,7 @@ void channel_tile(const ChannelTile<T>& t) {
         if (t.w_offsets != nullptr) {
             w = t.w + t.w_offsets[s];
             channel_steps<Steps::in_place, T, R, N, V>(sum, x, t, w);
-        } else if (t.x_step == 1) {
+        } else if (N > 2 || t.x_step == 1) {
             channel_steps<Steps::neighbours, T, R, N, V>(sum, x, t, w);
         } else {
             channel_steps<Steps::apart, T, R, N, V>(sum, x, t, w);
@@ -170,21 +179,21 @@ void channel_tile(const ChannelTile<T>& t) {
     }
     const auto tail = mask<V>(t.channels - (N - 1) * L);
     if (t.accumulate) {
-        FASTCONV_EACH(14, 2)
+        FASTCONV_EACH(14, 4)
         sum[r][j] = load_last<V>(t.out + r * t.out_row + j * L, tail, j == N - 1) + sum[r][j];
     }
     if (t.bias != nullptr) {
         V bias[N];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int j = 0; j < N; j++) bias[j] = load_last<V>(t.bias + j * L, tail, j == N - 1);
-        FASTCONV_EACH(14, 2) sum[r][j] = sum[r][j] + bias[j];
+        FASTCONV_EACH(14, 4) sum[r][j] = sum[r][j] + bias[j];
     }
     if (t.add != nullptr) {
-        FASTCONV_EACH(14, 2)
+        FASTCONV_EACH(14, 4)
         sum[r][j] = sum[r][j] + load_last<V>(t.add + r * t.out_row + j * L, tail, j == N - 1);
     }
     clamp_all<V, R, N>(sum, t.clamp);
-    FASTCONV_EACH(14, 2) store_last(t.out + r * t.out_row + j * L, sum[r][j], tail, j == N - 1);
+    FASTCONV_EACH(14, 4) store_last(t.out + r * t.out_row + j * L, sum[r][j], tail, j == N - 1);
 }
 
 #undef FASTCONV_EACH
@@ -199,7 +208,13 @@ void channel_tile(const ChannelTile<T>& t) {
      pixel_tile<T, R, kPixelVectors>}
 #define FASTCONV_CHANNEL_ROW(T, R)                                       \
     {nullptr, channel_tile<T, (R < kChannelRows ? R : kChannelRows), 1>, \
-     channel_tile<T, (R < kChannelRows ? R : kChannelRows), 2>}
+     channel_tile<T, (R < kChannelRows ? R : kChannelRows), 2>, nullptr, wide_tile<T, R>()}
+
+template <class T, int R>
+constexpr auto wide_tile() -> void (*)(const ChannelTile<T>&) {
+    if constexpr (kWide<T> && R <= kWideRows<T>) return channel_tile<T, R, kWideVectors<T>>;
+    return nullptr;
+}
 
 template <class T>
 constexpr Micro<T> make_micro() {
@@ -207,7 +222,9 @@ constexpr Micro<T> make_micro() {
             kMaxPixelRows,
             kPixelVectors,
             kChannelRows,
-            kMaxChannelVectors,
+            2,
+            kWideRows<T>,
+            kWideVectors<T>,
             {{},
              FASTCONV_PIXEL_ROW(T, 1),
              FASTCONV_PIXEL_ROW(T, 2),

@@ -63,18 +63,22 @@ struct ChannelTile {
     int64_t w_step = 0, w_ahead = 0;
     const T* ahead = nullptr;  // what later calls will need is brought into L2, a few lines in every segment
     int64_t ahead_lines = 0;   // of each segment
+    const T* ahead_x = nullptr;  // the same for their inputs
+    int64_t ahead_x_lines = 0;
 };
 
 constexpr int kMaxPixelRows = 6;     // output channels of a pixel tile
 constexpr int kMaxPixelVectors = 4;  // vectors of pixels
 constexpr int kMaxChannelRows = 14;  // pixels of a channel tile
-constexpr int kMaxChannelVectors = 2;
+constexpr int kMaxChannelVectors = 4;
 
 template <class T>
 struct Micro {
     int lanes;
     int pixel_rows, pixel_vectors;  // largest tile of this instruction set
     int channel_rows, channel_vectors;
+    int wide_rows,
+        wide_vectors;  // a wider tile of fewer pixels, where there are registers for it; else the same
     void (*pixels[kMaxPixelRows + 1][kMaxPixelVectors + 1])(const PixelTile<T>&);          // [rows][vectors]
     void (*channels[kMaxChannelRows + 1][kMaxChannelVectors + 1])(const ChannelTile<T>&);  // [rows][vectors]
 };

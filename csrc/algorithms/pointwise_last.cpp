@@ -1,0 +1,415 @@
+// Pointwise convolution channels last; see pointwise.hpp.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "algorithms/activations.hpp"
+#include "algorithms/direct.hpp"
+#include "algorithms/microkernel_kernels.hpp"
+#include "algorithms/pointwise.hpp"
+#include "algorithms/rows_kernels.hpp"
+#include "algorithms/stream.hpp"
+#include "plan/candidates.hpp"
+#include "runtime/float_mode.hpp"
+#include "runtime/machine.hpp"
+#include "runtime/scratch.hpp"
+#include "runtime/thread_pool.hpp"
+
+namespace fastconv {
+
+namespace {
+
+// Steps by which weights that are read where they are are brought into L2.
+constexpr int64_t kRowsAhead = 32;
+// Weights in an eager call that so many pixels read are read where the user has them. Rows a power of two apart share
+// their sets in L1: 576 > 96 at 14 x 14 lost 17% by it and 8% by packing. Tiles of two vectors read them less often: 960 >
+// 320 at 7 x 7 by four 230 us.
+constexpr int64_t kFewPixels = 64;
+constexpr int64_t kSmallBand = 16 << 10;
+// Outputs that are streamed wait in a stage of so many bytes.
+constexpr int64_t kSmallStage = 64 << 10;
+
+// The least divisor of n from a line to four of them; n itself where there is none. The micro-kernel asks for what
+// follows once a segment.
+int64_t segment_of(int64_t n) {
+    for (int64_t d = 16; d <= 64; d++)
+        if (n % d == 0) return d;
+    return n;
+}
+
+struct LaneBlock {  // output channels of one micro-kernel call
+    int64_t first, count, vectors;
+    int64_t packed;  // where its panel begins in packed weights
+};
+
+struct Chain {  // input channels that are summed in registers
+    int64_t begin, length, segments;
+    int64_t offsets;  // where those of its segments begin
+};
+
+// How one call cuts its outputs. Sums do not depend on it.
+struct Cut {
+    int64_t band;           // pixels that all channels of a task pass over before the next
+    int64_t parts, chunks;  // of the pixels, of the output channels
+    bool staged;            // outputs of a band wait for being streamed
+    bool packs;             // each lane block is packed by the one task that reads it, just before
+};
+
+// Lines that the calls of a band ask for, some each, in runs of equal length.
+template <class T>
+class LinesAhead {
+  public:
+    // Before `calls` calls that ask for `runs` runs of so many elements. `run_at(i)` is where run i begins.
+    void begin(int64_t runs, int64_t elements, int64_t calls) {
+        runs_ = runs;
+        lines_ = ceil_div(elements * static_cast<int64_t>(sizeof(T)), 64);
+        run_ = line_ = 0;
+        each_ = ceil_div(runs_ * lines_, std::max<int64_t>(1, calls));
+    }
+    template <class RunAt>
+    void take(RunAt run_at, int64_t segments, const T** first, int64_t* lines) {
+        *lines = 0;
+        if (run_ == runs_) return;
+        const int64_t n = std::min(each_, lines_ - line_);
+        *first = run_at(run_) + line_ * (64 / static_cast<int64_t>(sizeof(T)));
+        if (n != last_ || segments != segments_) {
+            last_ = n;
+            segments_ = segments;
+            lines_each_ = ceil_div(n, segments);
+        }
+        *lines = lines_each_;
+        line_ += n;
+        if (line_ < lines_) return;
+        line_ = 0;
+        run_++;
+    }
+
+  private:
+    int64_t runs_ = 0, lines_ = 0, run_ = 0, line_ = 0, each_ = 0;
+    int64_t last_ = 0, segments_ = 0, lines_each_ = 0;  // of the last call
+};
+
+template <class T>
+class PointwiseLast final : public ConvKernel {
+  public:
+    explicit PointwiseLast(const ConvProblem& problem)
+        : p_(problem), dense_(problem.in_pixels() == problem.out_pixels()) {
+        const Micro<T>& kernels = micro<T>();
+        const int64_t vectors = ceil_div(p_.out_channels, kernels.lanes), steps = p_.in_channels;
+        // Tiles of a whole cell of pixels by two vectors of channels, or of half of one by four.
+        const bool wide = vectors >= kernels.wide_vectors && kernels.wide_vectors > kernels.channel_vectors;
+        cell_ = wide ? 2 * kernels.wide_rows : kernels.channel_rows;
+        lane_blocks_ = cut_channels(kernels.wide_vectors);
+        narrow_blocks_ = cut_channels(kernels.channel_vectors);
+        packed_ = vectors * kernels.lanes * steps;
+        const int64_t units = ceil_div(steps, kUnit),
+                      chains = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1,
+                                                   std::max<int64_t>(1, units));
+        for (int64_t c = 0; c < chains; c++) {
+            const Range part = part_of(units, chains, c);
+            const int64_t begin = part.begin * kUnit, size = std::min(part.end * kUnit, steps) - begin,
+                          length = segment_of(size), segments = length == 0 ? 0 : size / length;
+            chains_.push_back({begin, length, segments, static_cast<int64_t>(offsets_.size())});
+            for (int64_t s = 0; s < segments; s++) {
+                offsets_.push_back(s * length);
+                w_offsets_.push_back((begin + s * length) * p_.out_channels);
+            }
+        }
+    }
+
+    size_t packed_bytes() const override { return static_cast<size_t>(packed_) * sizeof(T); }
+
+    void pack(const void* weight, void* packed) const override {
+        for (const LaneBlock& block : lane_blocks_)
+            pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block.packed);
+    }
+
+    // An eager call whose weights leave L2 in any case reads less with a fingerprint and the packed copy.
+    bool keeps_packed() const override {
+        const size_t bytes = packed_bytes(), l2 = l2_bytes();
+        return bytes > l2 || (!whole_vectors() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
+    }
+
+    size_t scratch_bytes() const override {
+        return scratch_within(SIZE_MAX) + packed_bytes() +
+               static_cast<size_t>(gathered(large_band())) * sizeof(T);
+    }
+    size_t scratch_within(size_t budget) const override {
+        int64_t elements = gathered(within(std::max(band_pixels(blocks()), kFewPixels), budget));
+        if (may_stream())
+            elements = std::max(elements, gathered(stage_pixels())) + stage_pixels() * p_.out_channels;
+        return static_cast<size_t>(elements) * sizeof(T);
+    }
+    bool takes_bands() const override { return true; }
+
+    void run(const ConvArgs& args) const override {
+        const FlushToZero flush;
+        const ScratchShare share = scratch_share();
+        const int64_t pixels = args.batch * p_.out_pixels();
+        Cut cut = cut_outputs(args.batch, share);
+        ScratchFrame frame;
+        const T* packed = static_cast<const T*>(args.packed);
+        const std::vector<LaneBlock>* list = &lane_blocks_;
+        if (packed == nullptr && whole_vectors() && pixels <= kFewPixels) {
+            list = &narrow_blocks_;
+        } else if (packed == nullptr) {
+            cut.packs = cut.parts == 1 && pixels <= within(large_band(), share.budget);
+            if (cut.packs)
+                cut.band = pixels;
+            else
+                packed = pack_all(args, frame, share.threads);
+        }
+        note_weight_parts(cut.chunks);
+        const auto run_part = [&](int64_t task) {
+            const Range cells = part_of(ceil_div(pixels, cell_), cut.parts, task / cut.chunks);
+            const Range blocks = part_of(static_cast<int64_t>(list->size()), cut.chunks, task % cut.chunks);
+            run_task(args, packed, cut, {cells.begin * cell_, std::min(cells.end * cell_, pixels)},
+                     list->data() + blocks.begin, list->data() + blocks.end);
+        };
+        parallel_for(cut.parts * cut.chunks, run_part, share.threads,
+                     least_seconds<T>(p_.flops() * args.batch));
+    }
+
+  private:
+    static constexpr int64_t kUnit = 16;  // chains begin at whole lines
+    static constexpr int64_t kLine = 64 / sizeof(T);
+
+    // Vectors of output channels stand in the user's weights as they are.
+    bool whole_vectors() const { return p_.out_channels % micro<T>().lanes == 0; }
+    int64_t blocks() const { return static_cast<int64_t>(lane_blocks_.size()); }
+    bool heavy(int64_t blocks) const {
+        const int64_t width = int64_t{micro<T>().wide_vectors} * micro<T>().lanes;
+        return static_cast<size_t>(blocks * width * p_.in_channels) * sizeof(T) > l2_bytes() / 2;
+    }
+    int64_t tile_rows(const LaneBlock& block) const {
+        return block.vectors > micro<T>().channel_vectors ? micro<T>().wide_rows : micro<T>().channel_rows;
+    }
+
+    // Pixels of gathered input stand a line apart: those at multiples of 4 KB would share their cache sets.
+    int64_t gathered_pixel() const { return round_up(p_.in_channels, kLine) + kLine; }
+    int64_t gathered(int64_t pixels) const { return dense_ ? 0 : pixels * gathered_pixel(); }
+
+    bool may_stream() const { return workspace_limit() == SIZE_MAX; }
+    int64_t stage_pixels() const {
+        const int64_t pixel = p_.out_channels * static_cast<int64_t>(sizeof(T));
+        return std::max<int64_t>(1, kSmallStage / pixel / cell_) * cell_;
+    }
+    // Pixels that may wait in L2 for all channels. 512 > 2048 at 7 x 7, 16 images: 192 and 384 pixels 208 GFLOP/s, 512
+    // pixels 199.
+    int64_t large_band() const {
+        const auto pixel = p_.in_channels * static_cast<int64_t>(sizeof(T));
+        return std::max<int64_t>(1, static_cast<int64_t>(l2_bytes()) * 2 / 5 / pixel / cell_) * cell_;
+    }
+    // Pixels that so many lane blocks pass over at a time: while their weights stay in L2, as few as keep inputs and
+    // outputs in L1.
+    int64_t band_pixels(int64_t blocks) const {
+        if (heavy(blocks)) return large_band();
+        const int64_t pixel = std::max(p_.in_channels, p_.out_channels) * static_cast<int64_t>(sizeof(T));
+        return std::max<int64_t>(1, kSmallBand / pixel / cell_) * cell_;
+    }
+    // As many as can be gathered within `budget`.
+    int64_t within(int64_t band, size_t budget) const {
+        while (band > 1 && static_cast<size_t>(gathered(band)) * sizeof(T) > budget)
+            band = band > cell_ ? band - cell_ : band - 1;
+        return band;
+    }
+
+    std::vector<LaneBlock> cut_channels(int64_t widest) const {
+        const int64_t lanes = micro<T>().lanes;
+        std::vector<LaneBlock> blocks;
+        for (int64_t first = 0; first < p_.out_channels;) {
+            const int64_t left = ceil_div(p_.out_channels - first, lanes);
+            const int64_t vectors =
+                left >= widest ? widest : std::min<int64_t>(left, micro<T>().channel_vectors);
+            const int64_t count = std::min(vectors * lanes, p_.out_channels - first);
+            blocks.push_back({first, count, vectors, first * p_.in_channels});
+            first += count;
+        }
+        return blocks;
+    }
+
+    const T* pack_all(const ConvArgs& args, ScratchFrame& frame, int threads) const {
+        T* const all = frame.take<T>(packed_);
+        const auto pack_one = [&](int64_t i) {
+            pack_block(static_cast<const T*>(args.weight), lane_blocks_[i], all + lane_blocks_[i].packed);
+        };
+        parallel_for(blocks(), pack_one, packed_ > 65536 ? threads : 1);
+        return all;
+    }
+
+    Cut cut_outputs(int64_t batch, const ScratchShare& share) const {
+        const int64_t pixels = batch * p_.out_pixels(), cells = ceil_div(pixels, cell_);
+        const int threads = share.threads;
+        Cut cut{0, 1, 1, false, false};
+        const double work = p_.flops() * static_cast<double>(batch) / 2, enough = 60e3;
+        if (threads > 1 && work >= 2 * enough) {
+            double least = 0;
+            for (int64_t parts = 1; parts <= std::min<int64_t>(cells, 4 * threads); parts++) {
+                for (int64_t chunks = 1; chunks <= std::min<int64_t>(blocks(), 3 * threads); chunks++) {
+                    const int64_t tasks = parts * chunks;
+                    if (tasks > 1 && work / static_cast<double>(tasks) < enough) break;
+                    // In cycles: two vector FMAs each; weights and pixels at 8 bytes; the beginning of a task.
+                    const auto n = static_cast<double>(std::min(ceil_div(cells, parts) * cell_, pixels)),
+                               width = static_cast<double>(std::min(
+                                   ceil_div(blocks(), chunks) * micro<T>().wide_vectors * micro<T>().lanes,
+                                   p_.out_channels)),
+                               steps = static_cast<double>(p_.in_channels);
+                    const double multiply = n * steps * width / micro<T>().lanes / 2;
+                    const double time = static_cast<double>(ceil_div(tasks, threads)) *
+                                        (std::max(multiply, steps * width * sizeof(T) / 8) +
+                                         n * steps * sizeof(T) / 32 + 1000);
+                    if (least == 0 || time < least) {
+                        least = time;
+                        cut.parts = parts;
+                        cut.chunks = chunks;
+                    }
+                }
+            }
+        }
+        const int64_t most = ceil_div(blocks(), cut.chunks);
+        cut.staged = may_stream() && cut.chunks == 1 && !heavy(most) && streams(batch);
+        cut.band = cut.staged ? stage_pixels() : within(band_pixels(most), share.budget);
+        if (cut.parts == 1 && pixels <= kFewPixels)
+            cut.band = std::max(cut.band, within(pixels, share.budget));
+        return cut;
+    }
+    // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 24 > 160 at 56 x 56 3.0 to 3.7,
+    // 64 > 64 2.1 to 2.6, 128 > 512 at 28 x 28 9.2 to 9.8.
+    bool streams(int64_t batch) const {
+        const int64_t out = p_.out_channels * p_.out_pixels(), in = p_.in_channels * p_.in_pixels();
+        const auto bytes = [&](int64_t n) { return batch * n * static_cast<int64_t>(sizeof(T)); };
+        return bytes(out + in) >= int64_t{48} << 20 && bytes(out) >= int64_t{20} << 20;
+    }
+
+    // Where the input of an output pixel stands.
+    const T* source(const ConvArgs& args, int64_t pixel) const {
+        const T* const x = static_cast<const T*>(args.x);
+        if (dense_) return x + pixel * p_.in_channels;
+        const int64_t size = p_.out_pixels(), image = pixel / size, at = pixel % size;
+        const int64_t w = at % p_.out_size[2], h = at / p_.out_size[2] % p_.out_size[1],
+                      d = at / p_.out_size[2] / p_.out_size[1];
+        const int64_t line = (image * p_.in_size[0] + d * p_.stride[0]) * p_.in_size[1] + h * p_.stride[1];
+        return x + (line * p_.in_size[2] + w * p_.stride[2]) * p_.in_channels;
+    }
+
+    // Band > lane block > chain > tile.
+    void run_task(const ConvArgs& args, const T* packed, const Cut& cut, Range pixels, const LaneBlock* first,
+                  const LaneBlock* end) const {
+        ScratchFrame frame;
+        T* const gather = dense_ ? nullptr : frame.take<T>(gathered(cut.band));
+        T* const stage = cut.staged ? frame.take<T>(cut.band * p_.out_channels) : nullptr;
+        T* const panel =
+            cut.packs ? frame.take<T>(p_.in_channels * micro<T>().wide_vectors * micro<T>().lanes) : nullptr;
+        for (int64_t begin = pixels.begin; begin < pixels.end; begin += cut.band) {
+            const Range band{begin, std::min(begin + cut.band, pixels.end)},
+                next{band.end, std::min(band.end + cut.band, pixels.end)};
+            run_band(args, packed, band, next, first, end, gather, stage, panel);
+            if (stage != nullptr)
+                stream(stage, static_cast<T*>(args.out) + begin * p_.out_channels,
+                       band.size() * p_.out_channels);
+        }
+    }
+
+    void run_band(const ConvArgs& args, const T* packed, Range band, Range next, const LaneBlock* first,
+                  const LaneBlock* end, T* gather, T* stage, T* panel) const {
+        const Micro<T>& kernels = micro<T>();
+        const int64_t k = p_.out_channels, chains = static_cast<int64_t>(chains_.size());
+        if (!dense_) {
+            for (int64_t i = band.begin; i < band.end; i++)
+                std::memcpy(gather + (i - band.begin) * gathered_pixel(), source(args, i),
+                            static_cast<size_t>(p_.in_channels) * sizeof(T));
+        }
+        const auto calls_of = [&](const LaneBlock& block) {
+            return chains * ceil_div(band.size(), tile_rows(block));
+        };
+        int64_t calls = 0;
+        for (const LaneBlock* block = first; block < end; block++) calls += calls_of(*block);
+        LinesAhead<T> inputs;
+        if (dense_)
+            inputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.in_channels, calls);
+        else
+            inputs.begin(next.size(), p_.in_channels, calls);
+        const auto input_at = [&](int64_t run) { return source(args, next.begin + run); };
+        const bool reads_ahead = heavy(end - first);
+
+        ChannelTile<T> call;
+        call.x_row = dense_ ? p_.in_channels : gathered_pixel();
+        call.w_step = call.out_row = k;
+        call.w_ahead = kRowsAhead * k;
+        for (const LaneBlock* at = first; at < end; at++) {
+            const LaneBlock& block = *at;
+            const int64_t rows = tile_rows(block);
+            call.channels = block.count;
+            LinesAhead<T> weights;
+            const T* later_panel = nullptr;
+            if (panel != nullptr) pack_block(static_cast<const T*>(args.weight), block, panel);
+            if (packed != nullptr && reads_ahead) {
+                const LaneBlock& later = at + 1 < end ? at[1] : *first;
+                later_panel = packed + later.packed;
+                if (at + 1 < end || next.size() > 0)
+                    weights.begin(1, later.vectors * kernels.lanes * p_.in_channels, calls_of(block));
+            }
+            for (const Chain& chain : chains_) {
+                const bool last = &chain == &chains_.back();
+                call.length = chain.length;
+                call.segments = chain.segments;
+                call.offsets = offsets_.data() + chain.offsets;
+                if (packed != nullptr || panel != nullptr) {
+                    call.w = (panel != nullptr ? panel : packed + block.packed) +
+                             chain.begin * block.vectors * kernels.lanes;
+                } else {
+                    call.w = static_cast<const T*>(args.weight) + block.first;
+                    call.w_offsets = w_offsets_.data() + chain.offsets;
+                }
+                call.accumulate = &chain != &chains_.front();
+                call.bias =
+                    last && args.bias != nullptr ? static_cast<const T*>(args.bias) + block.first : nullptr;
+                call.clamp = last ? clamp_of(args.activation) : Clamp::none;
+                for (int64_t pixel = band.begin; pixel < band.end; pixel += rows) {
+                    const int64_t n = std::min(rows, band.end - pixel), out = pixel * k + block.first;
+                    call.x =
+                        (dense_ ? source(args, pixel) : gather + (pixel - band.begin) * gathered_pixel()) +
+                        chain.begin;
+                    call.out = stage != nullptr ? stage + (pixel - band.begin) * k + block.first
+                                                : static_cast<T*>(args.out) + out;
+                    call.add = last && args.add != nullptr ? static_cast<const T*>(args.add) + out : nullptr;
+                    inputs.take(input_at, chain.segments, &call.ahead_x, &call.ahead_x_lines);
+                    weights.take([&](int64_t) { return later_panel; }, chain.segments, &call.ahead,
+                                 &call.ahead_lines);
+                    kernels.channels[n][block.vectors](call);
+                    if (last && needs_pass(args.activation))
+                        rows_of<T>().activate(args.activation, call.out, n, k, block.count);
+                }
+            }
+        }
+    }
+
+    // Weights [channel][lane] of one lane block, lanes beyond K zero.
+    void pack_block(const T* weight, const LaneBlock& block, T* to) const {
+        const int64_t width = block.vectors * micro<T>().lanes;
+        const T* from = weight + block.first;
+        for (int64_t c = 0; c < p_.in_channels; c++, to += width, from += p_.out_channels) {
+            std::memcpy(to, from, static_cast<size_t>(block.count) * sizeof(T));
+            for (int64_t j = block.count; j < width; j++) to[j] = T(0);
+        }
+    }
+
+    ConvProblem p_;
+    bool dense_;
+    int64_t cell_ = 0, packed_ = 0;
+    std::vector<LaneBlock> lane_blocks_, narrow_blocks_;
+    std::vector<Chain> chains_;
+    std::vector<int64_t> offsets_, w_offsets_;
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<ConvKernel> make_pointwise_last(const ConvProblem& problem) {
+    return std::make_unique<PointwiseLast<T>>(problem);
+}
+
+template std::unique_ptr<ConvKernel> make_pointwise_last<float>(const ConvProblem&);
+template std::unique_ptr<ConvKernel> make_pointwise_last<double>(const ConvProblem&);
+
+}  // namespace fastconv
