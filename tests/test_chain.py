@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from support import run_with_isa
 
 import fastconv
 
@@ -174,9 +175,7 @@ def test_every_algorithm_runs_on_bands(layout, algorithm):
         np.testing.assert_array_equal(chain(x), wanted)
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("name", ["expand-depthwise-project", "many rows", "max pooling", "tower", "dense"])
-def test_workspace_is_told_beforehand(name, layout):
+def check_workspace(name, layout):
     from fastconv.backends._cpp import _core
 
     made = CASES[name](layout)
@@ -190,6 +189,14 @@ def test_workspace_is_told_beforehand(name, layout):
         taken = _core.take_scratch_peak()  # before the next chain packs weights in scratch
         assert taken <= fastconv.plan_chain(made.steps)._parts[0].current().workspace_bytes(batch)
     assert chain.workspace_bytes > 0
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("name", ["expand-depthwise-project", "many rows", "max pooling", "tower", "dense"])
+def test_workspace_is_told_beforehand(name, layout):
+    """In a process of its own: workers that earlier tests left may take turns, and their peaks would add up."""
+    program = "import sys, test_chain as t\nt.check_workspace(*sys.argv[1:])\nprint('right')"
+    run_with_isa(fastconv.show_config()["isa"], program, name, layout)
 
 
 def test_new_weights_and_tuning_reach_the_chain():
