@@ -32,6 +32,13 @@ bool takes_narrow(const ConvProblem& problem);
 template <class T>
 void backward_weight_narrow(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db);
 
+// One channel per group, channels last; see backward_weight_depthwise.cpp.
+template <class T>
+bool takes_depthwise(const ConvProblem& problem);
+template <class T>
+void backward_weight_depthwise(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw,
+                               T* db);
+
 constexpr int64_t kTasks = 32;              // wanted: two to four for each thread of a large machine
 constexpr int64_t kCopyPixels = 768;        // adding up a copy costs as much as some 50 pixels
 constexpr size_t kCopiesBytes = 64u << 20;  // of all copies

@@ -46,6 +46,55 @@ void lane_tile(const LaneTile<T>& t) {
     for (; tap < t.tap_count; tap++) lane_taps<T, 1>(t, tap);
 }
 
+// Eight outputs and nine sums in registers: an input vector is loaded once for up to six products (3 x 3: 50 loads and stores
+// for 72 FMAs, where a tap at a time takes 80). Four outputs where there are sixteen registers.
+constexpr int kDepthwiseRows = kRegisters >= 32 ? 2 : 1;
+
+template <class T, int S>
+void depthwise_tile(const DepthwiseTile<T>& t) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>, P = kDepthwiseRows, Q = kDepthwiseColumns, R = (P - 1) * S + 3,
+                  W = (Q - 1) * S + 3;
+    T* to = t.sum;
+    for (int64_t c = 0; c < t.channels; c += L, to += 9 * L) {
+        const auto m = mask<V>(t.channels - c);
+        V g[P][Q], sum[3][3];
+#pragma GCC unroll 4
+        for (int i = 0; i < P; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < Q; j++) {
+                g[i][j] = load<V>(t.dy[i * Q + j] + c, m);
+                prefetch_l1(t.dy[i * Q + j] + c + t.dy_ahead);
+            }
+        if (t.bias != nullptr) {
+            V all = load<V>(t.bias + c);
+#pragma GCC unroll 4
+            for (int i = 0; i < P; i++) all += (g[i][0] + g[i][1]) + (g[i][2] + g[i][3]);
+            store(t.bias + c, all);
+        }
+#pragma GCC unroll 9
+        for (int n = 0; n < 9; n++) sum[n / 3][n % 3] = load<V>(to + n * L);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++)
+#pragma GCC unroll 16
+            for (int j = 0; j < W; j++) {
+                const T* const from = t.x[i * W + j] + c;
+                const V v = load<V>(from, m);
+                if (i >= R - P * S) prefetch_l1(from + t.x_ahead);
+#pragma GCC unroll 3
+                for (int h = 0; h < 3; h++)
+#pragma GCC unroll 3
+                    for (int w = 0; w < 3; w++) {
+                        const int y = i - h, x = j - w;
+                        if (y >= 0 && y % S == 0 && y / S < P && x >= 0 && x % S == 0 && x / S < Q)
+                            sum[h][w] += v * g[y / S][x / S];
+                    }
+            }
+#pragma GCC unroll 9
+        for (int n = 0; n < 9; n++) store(to + n * L, sum[n / 3][n % 3]);
+    }
+}
+
 template <class T>
 void copy_rows(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row,
                int64_t full) {
@@ -154,8 +203,9 @@ void add_copies(const T* from, int64_t apart, int64_t copies, int64_t count, T* 
 
 template <class T>
 constexpr GradientLoops<T> make_gradient_loops() {
-    return {kLanes<T>,       lane_tile<T>,  transpose_matrix<T>, copy_rows<T>, gather_row<T>,
-            spread_lanes<T>, interleave<T>, add_rows<T>,         add_copies<T>};
+    return {kLanes<T>,           lane_tile<T>, kDepthwiseRows, {depthwise_tile<T, 1>, depthwise_tile<T, 2>},
+            transpose_matrix<T>, copy_rows<T>, gather_row<T>,  spread_lanes<T>,
+            interleave<T>,       add_rows<T>,  add_copies<T>};
 }
 
 }  // namespace

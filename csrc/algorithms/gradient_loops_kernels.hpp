@@ -25,6 +25,21 @@ struct LaneTile {
     int64_t sum_row;  // elements from one tap to the next
 };
 
+// The depthwise gradient of 3 x 3 taps from kDepthwiseColumns outputs of each of a few rows, for all channels, channels last:
+// sum[c / lanes][tap][c % lanes] += sum over outputs (i, j) of dy[i, j][c] * x[i * stride + h, j * stride + w][c].
+template <class T>
+struct DepthwiseTile {
+    const T* const*
+        x;  // the patch that the outputs read, row by row: a pointer to the channels of each pixel
+    const T* const* dy;  // likewise
+    int64_t channels;
+    T* sum;
+    T* bias;  // += dy, one vector for each vector of channels; or null
+    int64_t x_ahead,
+        dy_ahead;  // where what will be needed after a row of tiles lies; the patch's last rows ask for it
+};
+constexpr int kDepthwiseColumns = 4;
+
 // to[r][i * ways + w] = from[w][r][i], `blank` where from[w] is null; `count` elements of each row of `to` in all.
 template <class T>
 struct Interleave {
@@ -40,6 +55,9 @@ template <class T>
 struct GradientLoops {
     int lanes;
     void (*lane_tile)(const LaneTile<T>& tile);
+    // Strides 1 and 2, the same in both axes; of so many rows of outputs.
+    int depthwise_rows;
+    void (*depthwise[2])(const DepthwiseTile<T>& tile);
     // to[c][r] = from[r][c]
     void (*transpose)(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row);
     // to[r][0..columns) = from[r][...], zeros up to `full` columns
