@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace fastconv {
+#include "plan/problem.hpp"
 
-enum class PadMode { constant, edge, reflect, symmetric, wrap };
+namespace fastconv {
 
 constexpr int kPadAxes = 5;
 

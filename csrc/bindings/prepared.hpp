@@ -10,6 +10,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/user_arrays.hpp"
 #include "plan/conv.hpp"
 #include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
@@ -118,107 +119,6 @@ struct Prepared {
     static constexpr double kSmall = 1e5;
 };
 
-// Arrays of the user's rank (three spatial axes are the kernels'), as far as kernels take them as they are.
-class UserArrays {
-  public:
-    // Of the problem, only the shapes of x and of the result count.
-    UserArrays(const ConvProblem& problem, DType dtype, int rank) : p_(problem), rank_(rank) {
-        if (rank < 1 || rank > 3) throw py::value_error("rank must be 1, 2 or 3");
-        type_ = dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
-    }
-    UserArrays(const Prepared& prepared, int rank) : UserArrays(prepared.problem, prepared.dtype, rank) {}
-
-    // Whether it is a NumPy array of the kernel's dtype, contiguous and aligned, and writeable where it is to be written.
-    bool plain(const py::handle& object, bool written = false) const {
-        if (!py::isinstance<py::array>(object)) return false;
-        const auto array = py::reinterpret_borrow<py::array>(object);
-        const py::dtype type = array.dtype();
-        const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_ |
-                           (written ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0);
-        return type.num() == type_.num() && type.byteorder() != '>' && (array.flags() & needed) == needed;
-    }
-
-    // The data of a plain array with so many elements; else null.
-    const void* data_of(const py::handle& object, int64_t size) const {
-        if (!plain(object)) return nullptr;
-        const auto array = py::reinterpret_borrow<py::array>(object);
-        return array.size() == size ? array.data() : nullptr;
-    }
-
-    bool has_batch(const py::array& x) const { return x.ndim() == rank_ + 2; }
-
-    // Whether an array, plain, is x or a result, with a batch or without.
-    bool is_x(const py::array& array) const { return has_shape(array, p_.in_channels, p_.in_size); }
-    bool is_result(const py::array& array) const { return has_shape(array, p_.out_channels, p_.out_size); }
-
-    py::array new_result(bool has_batch, int64_t batch) const {
-        std::vector<py::ssize_t> shape;
-        shape.reserve(5);
-        if (has_batch) shape.push_back(batch);
-        if (!p_.channels_last) shape.push_back(p_.out_channels);
-        for (int axis = 3 - rank_; axis < 3; axis++) shape.push_back(p_.out_size[axis]);
-        if (p_.channels_last) shape.push_back(p_.out_channels);
-        return empty_array(type_, shape);
-    }
-
-    int rank() const { return rank_; }
-
-    // The arrays of a call that need no preparing, and its result, which is `out` where that is not None.
-    struct Call {
-        int64_t batch;
-        const void *x, *add;
-        void* out;
-        py::array result;
-    };
-    std::optional<Call> bind(const py::handle& x, const py::handle& out, const py::handle& add) const {
-        if (!plain(x)) return std::nullopt;
-        const auto input = py::reinterpret_borrow<py::array>(x);
-        if (!is_x(input)) return std::nullopt;
-        const bool batched = has_batch(input);
-        Call call{batched ? static_cast<int64_t>(input.shape(0)) : 1, input.data(), nullptr, nullptr, {}};
-        const auto fits = [&](const py::handle& object, bool written) {
-            if (!plain(object, written)) return false;
-            const auto array = py::reinterpret_borrow<py::array>(object);
-            return array.ndim() == input.ndim() && is_result(array) &&
-                   (!batched || array.shape(0) == call.batch);
-        };
-        if (!add.is_none()) {
-            if (!fits(add, false)) return std::nullopt;
-            call.add = py::reinterpret_borrow<py::array>(add).data();
-        }
-        if (out.is_none()) {
-            call.result = new_result(batched, call.batch);
-        } else {
-            if (!fits(out, true)) return std::nullopt;
-            call.result = py::reinterpret_borrow<py::array>(out);
-            const auto apart = [&](const void* data, py::ssize_t bytes) {
-                const auto* const from = static_cast<const char*>(data);
-                const auto* const to = static_cast<const char*>(call.result.data());
-                return from + bytes <= to || to + call.result.nbytes() <= from;
-            };
-            if (!apart(call.x, input.nbytes()) ||
-                (call.add != nullptr && !apart(call.add, call.result.nbytes())))
-                return std::nullopt;
-        }
-        call.out = call.result.mutable_data();
-        return call;
-    }
-
-  private:
-    bool has_shape(const py::array& array, int64_t channels, const int64_t (&size)[3]) const {
-        const py::ssize_t before = array.ndim() - rank_ - 1;  // axes before the channels and the spatial ones
-        if (before != 0 && before != 1) return false;
-        const py::ssize_t* const shape = array.shape() + before;
-        for (int axis = 0; axis < rank_; axis++)
-            if (shape[axis + (p_.channels_last ? 0 : 1)] != size[3 - rank_ + axis]) return false;
-        return shape[p_.channels_last ? rank_ : 0] == channels;
-    }
-
-    ConvProblem p_;
-    int rank_;
-    py::dtype type_;
-};
-
 // Weights of a plan; replaced as a whole, so that a running call keeps the ones it began with.
 struct PlanWeights {
     std::unique_ptr<void, void (*)(void*)> weight{nullptr, aligned_release};
@@ -241,7 +141,10 @@ struct Plan {
 
     Plan(std::shared_ptr<const Prepared> p, const py::array& weight, const std::optional<py::array>& bias,
          const std::optional<std::string>& act, int rank)
-        : prepared(std::move(p)), activation_name(act), fused(activation(act)), arrays(*prepared, rank) {
+        : prepared(std::move(p)),
+          activation_name(act),
+          fused(activation(act)),
+          arrays(prepared->problem, prepared->dtype, rank) {
         update(weight, bias);
     }
 
@@ -271,14 +174,15 @@ struct Plan {
     // A whole call on arrays of the user's rank: the result, which is `out` where that is not None. None where one of
     // them is not what the kernels take as it is; the caller then checks and prepares it.
     py::object call(const py::handle& x, const py::handle& out, const py::handle& add) const {
-        const std::optional<UserArrays::Call> c = arrays.bind(x, out, add);
+        ScratchFrame frame;
+        std::optional<UserArrays::Call> c = arrays.bind(x, out, add, frame);
         if (!c) return py::none();
         ConvArgs a{c->batch, c->x, nullptr};
         a.add = c->add;
         a.out = c->out;
         a.activation = fused;
         run_on(a);
-        return c->result;
+        return arrays.finish(*c);
     }
 
   private:

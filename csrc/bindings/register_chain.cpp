@@ -89,10 +89,11 @@ class ChainRun {
     // A whole call on arrays of the user's rank, as a plan's; None where one of them has to be prepared first.
     py::object call(const py::handle& x, const py::handle& out, const py::handle& add) const {
         if (!add.is_none() && plans_.back() == nullptr) return py::none();
-        const std::optional<UserArrays::Call> c = arrays_->bind(x, out, add);
+        ScratchFrame frame;
+        std::optional<UserArrays::Call> c = arrays_->bind(x, out, add, frame);
         if (!c) return py::none();
         run_on({c->batch, c->x, nullptr, c->add, c->out});
-        return c->result;
+        return arrays_->finish(*c);
     }
 
     void run(const py::array& x, py::array& out, const std::optional<py::array>& add) const {

@@ -52,49 +52,42 @@ ConvProblem make_problem(bool channels_last, int64_t in_channels, int64_t out_ch
     return p;
 }
 
-// A whole eager call in one step, result included, for arrays of the user's rank that need no preparing.
+// A whole eager call in one step, result included.
 class EagerCall {
   public:
-    EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank)
-        : prepared_(std::move(prepared)), activation_(activation(act)), arrays_(*prepared_, rank) {
-        for (const int64_t n : weight_shape(prepared_->problem)) weight_shape_.push_back(n);
-        // Axes of length one that the user's rank does not have.
-        const auto at = weight_shape_.begin() + (prepared_->problem.channels_last ? 0 : 2);
-        weight_shape_.erase(at, at + (3 - rank));
-    }
+    // The dtypes of x, of the weight and of the result, as the user has them.
+    using Types = std::array<py::object, 3>;
+    EagerCall(std::shared_ptr<const Prepared> prepared, const std::optional<std::string>& act, int rank,
+              const Types& types)
+        : prepared_(std::move(prepared)),
+          activation_(activation(act)),
+          arrays_(DataShapes::of(prepared_->problem), rank, {types[0], kernel()}, {types[2], kernel()}),
+          weight_({types[1], kernel()}, user_weight_shape(prepared_->problem, rank)),
+          bias_(Reader(prepared_->dtype), {prepared_->problem.out_channels}) {}
 
-    // None where an array is not what the kernels read as it is; the caller then prepares it.
-    py::object operator()(const py::handle& x, const py::handle& weight, const py::handle& bias) const {
-        const ConvProblem& p = prepared_->problem;
-        if (!arrays_.plain(x)) return py::none();
-        const auto data = py::reinterpret_borrow<py::array>(x);
-        if (!arrays_.is_x(data)) return py::none();
-        const bool has_batch = arrays_.has_batch(data);
-        ConvArgs a{has_batch ? static_cast<int64_t>(data.shape(0)) : 1, data.data(), nullptr};
-        a.weight = plain(weight, weight_shape_);
-        a.bias = bias.is_none() ? nullptr : plain(bias, {p.out_channels});
+    // None where an array is not what was bound; the caller then prepares it, or says what is wrong with it.
+    py::object operator()(const py::handle& x, const py::handle& weight, const py::handle& bias,
+                          const py::handle& out) const {
+        ScratchFrame frame;
+        std::optional<UserArrays::Call> c = arrays_.bind(x, out, py::none(), frame);
+        if (!c) return py::none();
+        ConvArgs a{c->batch, c->x, weight_.read(weight, frame)};
+        a.bias = bias.is_none() ? nullptr : bias_.read(bias, frame);
         if (a.weight == nullptr || (a.bias == nullptr && !bias.is_none())) return py::none();
-        py::array out = arrays_.new_result(has_batch, a.batch);
-        a.out = out.mutable_data();
+        if (!out.is_none() && !(c->apart(weight) && (bias.is_none() || c->apart(bias)))) return py::none();
+        a.out = c->out;
         a.activation = activation_;
         prepared_->run_unpacked(a);
-        return out;
+        return arrays_.finish(*c);
     }
 
   private:
-    // The data of a plain array of this shape; else null.
-    const void* plain(const py::handle& object, const std::vector<py::ssize_t>& shape) const {
-        if (!arrays_.plain(object)) return nullptr;
-        const auto array = py::reinterpret_borrow<py::array>(object);
-        const bool same = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
-                          std::equal(shape.begin(), shape.end(), array.shape());
-        return same ? array.data() : nullptr;
-    }
+    py::dtype kernel() const { return numpy_dtype(prepared_->dtype); }
 
     std::shared_ptr<const Prepared> prepared_;
     Activation activation_;
     UserArrays arrays_;
-    std::vector<py::ssize_t> weight_shape_;  // in the user's rank
+    Operand weight_, bias_;
 };
 
 }  // namespace
@@ -121,9 +114,11 @@ void register_conv(py::module_& m) {
     py::class_<EagerCall>(
         m, "ConvCall",
         "An eager call on arrays of the user's rank; it returns None for arrays to be prepared first.")
-        .def(py::init<std::shared_ptr<Prepared>, const std::optional<std::string>&, int>(), py::arg("kernel"),
-             py::arg("activation"), py::arg("rank"))
-        .def("__call__", &EagerCall::operator(), py::arg("x"), py::arg("weight"), py::arg("bias"));
+        .def(py::init<std::shared_ptr<Prepared>, const std::optional<std::string>&, int,
+                      const EagerCall::Types&>(),
+             py::arg("kernel"), py::arg("activation"), py::arg("rank"), py::arg("dtypes"))
+        .def("__call__", &EagerCall::operator(), py::arg("x"), py::arg("weight"), py::arg("bias"),
+             py::arg("out"));
 
     py::class_<Plan, std::shared_ptr<Plan>>(
         m, "ConvPlan", "A prepared algorithm with weights of its own; any number of threads may run it.")

@@ -182,14 +182,15 @@ class Backend(abc.ABC):
     ) -> None:  # fmt: skip
         """Cross-correlate ``x`` with ``weight``; ``bias`` is (K,); ``algorithm`` is "auto" or one that accepts."""
 
-    def bind_conv(
-        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None, algorithm: str
-    ) -> Callable[[Array, Array, Array | None], Array | None] | None:
-        """A whole eager call ``(x, weight, bias) -> result`` on the user's own arrays, or None if there is none.
+    # What a backend binds runs a whole eager call in one step on the user's own arrays, of the user's rank and of the
+    # dtypes named, the last of which is the result's; `out` may be None. It returns None for arrays that have to be
+    # prepared first (strides) and for all whose dtypes and shapes are not the ones bound, with a batch or without; it
+    # serves small calls, whose cost is what happens around the kernel. A backend that binds nothing gives None instead.
 
-        It returns None for arrays that have to be prepared first (strides, dtype) and for all whose shapes are not this
-        geometry's, with a batch or without; it serves small calls, whose cost is what happens around the kernel.
-        """
+    def bind_conv(
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], activation: str | None, algorithm: str
+    ) -> Callable[[Any, Any, Any, Any], Array | None] | None:
+        """A convolution ``(x, weight, bias, out) -> result``; dtypes of x, weight, result."""
         return None
 
     def plan_conv(
@@ -210,9 +211,36 @@ class Backend(abc.ABC):
         self.conv_backward_data(geometry, x, weight, out)
 
     def bind_conv_transpose(
-        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None
-    ) -> Callable[[Array, Array, Array | None], Array | None] | None:
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], activation: str | None
+    ) -> Callable[[Any, Any, Any, Any], Array | None] | None:
         """As :meth:`bind_conv`, only where ``fuses_transposed``."""
+        return None
+
+    def bind_conv_backward(
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], needs: tuple[bool, ...]
+    ) -> Callable[[Any, Any, Any], tuple[Array | None, ...] | None] | None:
+        """Gradients ``(grad_output, x, weight) -> (dx, dw, db)``, None where not needed; dtypes of all these."""
+        return None
+
+    def bind_pool(
+        self, geometry: PoolGeometry, dtypes: tuple[np.dtype[Any], ...], average: bool
+    ) -> Callable[[Any, Any], Array | None] | None:
+        """A pooling ``(x, out) -> result``; dtypes of x, of what is computed in, of the result."""
+        return None
+
+    def bind_pool_backward(
+        self, geometry: PoolGeometry, dtypes: tuple[np.dtype[Any], ...], ties: str | None
+    ) -> Callable[[Any, Any, Any], Array | None] | None:
+        """The gradient ``(grad_output, x, out) -> dx`` of a maximum under ``ties``, or of an average (None).
+
+        The dtypes are those of grad_output, of x, of what is computed in, of the result.
+        """
+        return None
+
+    def bind_pad(
+        self, geometry: PadGeometry, shape: tuple[int, ...], out_shape: tuple[int, ...], value: Array
+    ) -> Callable[[Any], Array | None] | None:
+        """A padding ``(x) -> result`` of arrays of value's dtype and these shapes, which the geometry has merged."""
         return None
 
     def plan_conv_transpose(

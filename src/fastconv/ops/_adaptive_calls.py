@@ -13,6 +13,7 @@ from ..errors import GeometryError, UnknownNameError
 from ..geometry import adaptive_windows, check_size, ntuple, pool_geometry
 from ._arrays import check_grad, float_dtype, kernel_dtype, native, new_or_checked, real_array
 from ._pool_calls import avg_pool, avg_pool_backward, check_ties, max_pool, max_pool_backward
+from ._repeated import Repeated, call_key
 
 __all__ = ["adaptive", "adaptive_backward", "global_pool", "global_pool_backward"]
 
@@ -22,9 +23,10 @@ _RANKS = {"NCW": 1, "NWC": 1, "NCHW": 2, "NHWC": 2, "NCDHW": 3, "NDHWC": 3}
 class _Windows:
     """The windows of one call: alike on every axis, or listed axis by axis."""
 
-    def __init__(self, func: str, rank: int, x: Any, output_size: Any, layout: Any) -> None:
-        self.x = real_array(func, "x", x)
-        whole = pool_geometry(func, rank, self.x.shape, 1, layout=layout)  # checks the axes and the layout
+    at_once = None
+
+    def __init__(self, func: str, rank: int, x_shape: tuple[int, ...], output_size: Any, layout: Any) -> None:
+        whole = pool_geometry(func, rank, x_shape, 1, layout=layout)  # checks the axes and the layout
         sizes = whole.in_size[3 - rank :]
         wanted = output_size
         if wanted is None:
@@ -32,8 +34,8 @@ class _Windows:
         if isinstance(wanted, (tuple, list)) and len(wanted) == rank:  # None keeps the size of its axis
             wanted = tuple(n if w is None else w for n, w in zip(sizes, wanted, strict=True))
         outs = ntuple(func, "output_size", wanted, rank)
-        self.first = self.x.ndim - rank - whole.channels_last
-        shape = list(self.x.shape)
+        self.ndim, self.first = len(x_shape), len(x_shape) - rank - whole.channels_last
+        shape = list(x_shape)
         shape[self.first : self.first + rank] = outs
         self.shape = tuple(shape)
         check_size(func, "output", self.shape)
@@ -62,27 +64,40 @@ class _Windows:
         total: Array = np.ones((), np.float64)
         for windows in self.axes:
             total = total[..., None] * np.array([b - a for a, b in windows])
-        return total.reshape(total.shape + (1,) * (self.x.ndim - self.first - len(self.axes)))
+        return total.reshape(total.shape + (1,) * (self.ndim - self.first - len(self.axes)))
+
+
+_known = Repeated[_Windows]()
+
+
+def _windows(func: str, rank: int, x: Array, output_size: Any, layout: Any) -> _Windows:
+    key = call_key((rank, output_size), (func, layout), x)
+    windows = _known.find(key, ())
+    if windows is None:
+        windows = _Windows(func, rank, x.shape, output_size, layout)
+        _known.keep(key, (), windows)
+    return windows
 
 
 def adaptive(
     kind: str, rank: int, x: Any, output_size: Any, layout: Any, out: Array | None, backend: Any, func: str = ""
 ) -> Array:
     func = func or f"adaptive_{kind}_pool{rank}d"
-    w = _Windows(func, rank, x, output_size, layout)
+    x = real_array(func, "x", x)
+    w = _windows(func, rank, x, output_size, layout)
     if w.alike:
         if kind == "max":
-            return max_pool(rank, w.x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)[0]
-        return avg_pool(rank, w.x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
+            return max_pool(rank, x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)[0]
+        return avg_pool(rank, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
     if kind == "max":
-        out = new_or_checked(func, out, w.shape, w.x.dtype.newbyteorder("="), (w.x,))
-        out[...] = w.reduce(w.x, np.logical_or if w.x.dtype.kind == "b" else np.maximum)
+        out = new_or_checked(func, out, w.shape, x.dtype.newbyteorder("="), (x,))
+        out[...] = w.reduce(x, np.logical_or if x.dtype.kind == "b" else np.maximum)
         return out
-    result = float_dtype(w.x)
-    out = new_or_checked(func, out, w.shape, result, (w.x,))
+    result = float_dtype(x)
+    out = new_or_checked(func, out, w.shape, result, (x,))
     dtype = kernel_dtype(result)
     with np.errstate(all="ignore"):
-        out[...] = w.reduce(w.x.astype(dtype), np.add) / w.counts().astype(dtype)
+        out[...] = w.reduce(x.astype(dtype), np.add) / w.counts().astype(dtype)
     return out
 
 
@@ -93,19 +108,20 @@ def adaptive_backward(
     func = func or f"adaptive_{kind}_pool{rank}d_backward"
     gradient = real_array(func, "grad_output", grad_output)
     check_ties(func, ties)
-    w = _Windows(func, rank, x, output_size, layout)
+    x = real_array(func, "x", x)
+    w = _windows(func, rank, x, output_size, layout)
     check_grad(func, gradient, w.shape)
     if w.alike:
         if kind == "max":
             return max_pool_backward(
-                rank, gradient, w.x, w.kernel, w.stride, 0, 1, False, layout, ties, out, backend, func
+                rank, gradient, x, w.kernel, w.stride, 0, 1, False, layout, ties, out, backend, func
             )
-        return avg_pool_backward(rank, gradient, w.x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
-    result = float_dtype(gradient, w.x)
-    out = new_or_checked(func, out, w.x.shape, result, (gradient, w.x))
+        return avg_pool_backward(rank, gradient, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
+    result = float_dtype(gradient, x)
+    out = new_or_checked(func, out, x.shape, result, (gradient, x))
     dy = gradient.astype(kernel_dtype(result))
     with np.errstate(all="ignore"):
-        out[...] = _max_gradient(w, dy, ties) if kind == "max" else _mean_gradient(w, dy)
+        out[...] = _max_gradient(w, native(x), dy, ties) if kind == "max" else _mean_gradient(w, dy)
     return out
 
 
@@ -124,9 +140,8 @@ def _mean_gradient(w: _Windows, dy: Array) -> Array:
     return dy
 
 
-def _max_gradient(w: _Windows, dy: Array, ties: str) -> Array:
+def _max_gradient(w: _Windows, x: Array, dy: Array, ties: str) -> Array:
     """Window by window, all images and channels at once; NaNs count as equal to each other."""
-    x = native(w.x)
     dx = np.zeros(x.shape, dy.dtype)
     axes = tuple(range(w.first, w.first + len(w.axes)))
     for windows in itertools.product(*(enumerate(axis) for axis in w.axes)):
@@ -184,7 +199,7 @@ def global_pool(kind: str, x: Any, keepdims: Any, layout: Any, out: Array | None
     rank = _rank(func, array, layout)
     if not keep:
         y = adaptive(kind, rank, array, 1, layout, None, backend, func)
-        y = y.reshape([n for a, n in enumerate(y.shape) if a not in _spatial(array, rank, layout)])
+        y = y.squeeze(_spatial(array, rank, layout))
         if out is None:
             return y
         out = new_or_checked(func, out, y.shape, y.dtype, (array,))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from marshal import dumps
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,9 +12,8 @@ from ..errors import DTypeError, GeometryError
 from ..geometry import ConvGeometry, PoolGeometry
 
 __all__ = [
+    "NO_OUTS",
     "Frame",
-    "Memo",
-    "call_key",
     "check_grad",
     "check_out",
     "check_outs",
@@ -28,6 +26,7 @@ __all__ = [
     "store",
 ]
 
+NO_OUTS = (None, None, None)
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT16 = np.dtype(np.float16)
 _REAL_KINDS = "biuf"
@@ -109,7 +108,7 @@ def check_grad(func: str, grad_output: Array, shape: tuple[int, ...]) -> None:
 def check_outs(func: str, out: Any) -> tuple[Any, Any, Any]:
     """The three arrays that gradients are written to, each of them optional."""
     if out is None:
-        return None, None, None
+        return NO_OUTS
     if not isinstance(out, tuple) or len(out) != 3:
         raise TypeError(
             f"{func}: out must be a tuple (x, weight, bias) of arrays or None, received {type(out).__name__}"
@@ -235,47 +234,3 @@ def _with_ones(array: Array, position: int, count: int) -> Array:
     index: list[Any] = [slice(None)] * position + [None] * count
     view: Array = array[tuple(index)]
     return view
-
-
-class Memo(dict[Any, Any]):
-    """A cache that forgets everything when it is full: bounded, and as cheap as a dict to look into."""
-
-    LIMIT = 1024
-
-    def find(self, key: tuple[Any, ...] | None) -> Any:
-        """What was kept under this key, or None; a key that cannot be hashed was never kept."""
-        try:
-            return self.get(key)
-        except TypeError:
-            return None
-
-    def keep(self, key: tuple[Any, ...] | None, value: Any) -> None:
-        """Remember ``value``, unless there is no key for it."""
-        if key is None:
-            return
-        if len(self) >= self.LIMIT:
-            self.clear()
-        self[key] = value
-
-
-def call_key(numbers: tuple[Any, ...], names: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...] | None:
-    """What a call is remembered by; None for arguments that are looked at each time (NumPy's integers and arrays).
-
-    marshal writes numbers with their types (True, 1 and 1.0 differ) and costs less than looking at each of them.
-    """
-    try:
-        seen = [None if a is None else (a.__class__, a.shape, a.dtype) for a in arrays]
-        written = dumps(numbers, 2)
-    except (AttributeError, ValueError):
-        return None
-    # NumPy's numbers are written as bare bytes ("s"), in which np.int8(1) and np.True_ are the same
-    if b"s" in written and not _is_plain(numbers):
-        return None
-    return (written, names, *seen)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether an argument is made of Python's own numbers, strings and sequences."""
-    if isinstance(value, (tuple, list)):
-        return all(_is_plain(v) for v in value)
-    return value is None or value.__class__ in (int, bool, float, str)

@@ -29,7 +29,7 @@ class ConvBackwardPlan:
         needs: frozenset[str], x_shape: tuple[int, ...],
     ) -> None:  # fmt: skip
         self._func, self._needs, self._x_shape = func, needs, x_shape
-        self._call = Backward(func, geometry, backend, dtype, needs)
+        self._call = Backward(func, geometry, backend, (dtype,) * 4, needs)
         self._lock = threading.Lock()
         frame = self._call.frame
         # of the weight's shape, and of no memory: a call is given its weights by the plan

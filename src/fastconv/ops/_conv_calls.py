@@ -12,9 +12,8 @@ from ..backends.protocol import Array, Backend
 from ..errors import GeometryError, UnknownNameError
 from ..geometry import ConvGeometry, conv_geometry, conv_transpose_geometry
 from ._arrays import (
+    NO_OUTS,
     Frame,
-    Memo,
-    call_key,
     check_grad,
     check_outs,
     float_dtype,
@@ -24,6 +23,7 @@ from ._arrays import (
     real_array,
     store,
 )
+from ._repeated import Repeated, call_key
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
@@ -31,10 +31,7 @@ __all__ = ["NEEDS", "Backward", "ConvGrads", "Transposed", "check_algorithm", "c
            "conv_backward", "conv_transpose", "conv_transpose_backward"]  # fmt: skip
 
 NEEDS = ("x", "weight", "bias")
-_memo = Memo()
-# Of each rank the arguments of the last call, to be compared by identity, and what runs it in one step and looks at the
-# arrays itself. Saves building and finding a key: half of what a small call costs in Python.
-_last: dict[int, tuple[tuple[Any, ...], Any]] = dict.fromkeys((1, 2, 3), ((_memo,) * 9, None))
+Dtypes = tuple[np.dtype[Any], ...]
 
 
 class ConvGrads(NamedTuple):
@@ -89,9 +86,11 @@ class _Forward:
     """A convolution whose arguments have been checked: what is left is to run it on arrays of these shapes."""
 
     def __init__(
-        self, func: str, geometry: ConvGeometry, backend: Backend, result: np.dtype[Any], activation: str | None,
+        self, func: str, geometry: ConvGeometry, backend: Backend, dtypes: Dtypes, activation: str | None,
         algorithm: str,
     ) -> None:  # fmt: skip
+        """``dtypes`` are those of x, weight and result."""
+        result = dtypes[-1]
         self.func, self.backend, self.result, self.algorithm = func, backend, result, algorithm
         self.given = geometry
         self.pads_first = geometry.padding_mode not in backend.padding_modes
@@ -100,13 +99,12 @@ class _Forward:
         self.fused = activation if activation in backend.activations else None
         self.after = None if self.fused else activation
         self.out_shape = geometry.out_shape(1)
-        plain = not self.pads_first and self.after is None and result == self.frame.dtype
-        self.at_once = backend.bind_conv(geometry, result, activation, algorithm) if plain else None
-        self.constant = False  # whether the arguments it was made from cannot change while they are the same objects
+        plain = not self.pads_first and self.after is None
+        self.at_once = backend.bind_conv(geometry, dtypes, activation, algorithm) if plain else None
 
     def __call__(self, x: Array, weight: Array, bias: Array | None, out: Array | None) -> Array:
-        if out is None and self.at_once is not None:
-            result = self.at_once(x, weight, bias)
+        if self.at_once is not None:
+            result = self.at_once(x, weight, bias, out)
             if result is not None:
                 return result
         frame = self.frame
@@ -134,21 +132,30 @@ class Backward:
         func: str,
         geometry: ConvGeometry,
         backend: Backend,
-        result: np.dtype[Any],
+        dtypes: Dtypes,
         needs: frozenset[str],
     ) -> None:
-        self.func, self.backend, self.result, self.needs = func, backend, result, needs
+        """``dtypes`` are those of grad_output, x, weight and results."""
+        self.func, self.backend, self.result, self.needs = func, backend, dtypes[-1], needs
         self.given = geometry
         # gradients know only constant padding: the others pad first and add up afterwards
         self.pads_first = geometry.padding_mode != "constant"
-        self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(result))
+        self.frame = Frame(backend, geometry.padded() if self.pads_first else geometry, kernel_dtype(self.result))
         self.out_shape = geometry.out_shape(1)
+        wanted = tuple(name in needs for name in NEEDS)
+        # the gradient to the bias comes with that to the weight
+        plain = not self.pads_first and ("weight" in needs or "bias" not in needs)
+        self.at_once = backend.bind_conv_backward(geometry, dtypes, wanted) if plain else None
 
     def __call__(
         self, grad_output: Array, x: Array, weight: Array, outs: tuple[Any, Any, Any],
         planned: Callable[[Array, Array], None] | None = None,
     ) -> ConvGrads:  # fmt: skip
         """``planned`` computes the gradient to x from weights of its own, of which ``weight`` has only the shape."""
+        if self.at_once is not None and planned is None and outs is NO_OUTS:
+            result = self.at_once(grad_output, x, weight)
+            if result is not None:
+                return ConvGrads._make(result)
         func, frame, g = self.func, self.frame, self.given
         check_grad(func, grad_output, frame.shape(x, self.out_shape))
         inputs = (grad_output, x, weight)
@@ -201,25 +208,25 @@ class Transposed:
         func: str,
         geometry: ConvGeometry,
         backend: Backend,
-        result: np.dtype[Any],
+        dtypes: Dtypes,
         activation: str | None,
     ) -> None:
-        self.func, self.backend, self.result, self.activation = func, backend, result, activation
-        self.frame = Frame(backend, geometry, kernel_dtype(result))
+        """``dtypes`` are those of x, weight and result."""
+        self.func, self.backend, self.result, self.activation = func, backend, dtypes[-1], activation
+        self.frame = Frame(backend, geometry, kernel_dtype(self.result))
         self.y_shape = geometry.x_shape(1)
         self.fuses = backend.fuses_transposed and (activation is None or activation in backend.activations)
         turned_last = geometry.channels_last and not self.frame.turned
         self.bias_shape = (-1,) if turned_last else (-1, 1, 1, 1)
-        plain = self.fuses and result == self.frame.dtype and not self.frame.turned
-        self.at_once = backend.bind_conv_transpose(geometry, result, activation) if plain else None
+        self.at_once = backend.bind_conv_transpose(geometry, dtypes, activation) if self.fuses else None
 
     def __call__(
         self, x: Array, weight: Array, bias: Array | None, out: Array | None,
         planned: Callable[[Array, Array], None] | None = None,
     ) -> Array:  # fmt: skip
         """``planned`` has weights of its own, and a bias that is fused; ``weight`` has only the shape."""
-        if out is None and planned is None and self.at_once is not None:
-            result = self.at_once(x, weight, bias)
+        if planned is None and self.at_once is not None:
+            result = self.at_once(x, weight, bias, out)
             if result is not None:
                 return result
         frame = self.frame
@@ -249,6 +256,8 @@ class Transposed:
 
 class _TransposedBackward:
     """Gradients of a transposed convolution: a convolution, and the gradient to that convolution's weight."""
+
+    at_once = None
 
     def __init__(
         self,
@@ -287,6 +296,12 @@ class _TransposedBackward:
         return ConvGrads(dx, dw, db)
 
 
+_forward = {rank: Repeated[_Forward]() for rank in (1, 2, 3)}
+_backward = {rank: Repeated[Backward]() for rank in (1, 2, 3)}
+_transposed = {rank: Repeated[Transposed]() for rank in (1, 2, 3)}
+_transposed_backward = {rank: Repeated[_TransposedBackward]() for rank in (1, 2, 3)}
+
+
 # ------------------------------------------------------------------------- any rank, from arguments to a call
 
 
@@ -295,22 +310,13 @@ def conv(
     padding_mode: Any, layout: Any, activation: Any, out: Any, backend: Any, algorithm: Any,
 ) -> Array:  # fmt: skip
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    last, at_once = _last[rank]
-    if (
-        out is None and stride is last[0] and padding is last[1] and dilation is last[2] and groups is last[3]
-        and padding_mode is last[4] and layout is last[5] and activation is last[6] and algorithm is last[7]
-        and runs_on is last[8] and x.__class__ is np.ndarray and weight.__class__ is np.ndarray
-        and (bias is None or bias.__class__ is np.ndarray)
-    ):  # fmt: skip
-        result = at_once(x, weight, bias)
-        if result is not None:
-            return result  # type: ignore[no-any-return]
+    settings = (stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, runs_on)
+    result = _forward[rank].again(settings)(x, weight, bias, out)
+    if result is not None:
+        return result  # type: ignore[no-any-return]
     func = f"conv{rank}d"
-    numbers, names = (
-        (rank, stride, padding, dilation, groups),
-        (padding_mode, layout, activation, algorithm, runs_on),
-    )
-    call = _memo.find(call_key(numbers, names, x, weight, bias))
+    key = call_key(settings[:4], settings[4:], x, weight, bias)
+    call = _forward[rank].find(key, settings)
     if call is None:
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
         geometry = conv_geometry(
@@ -319,33 +325,26 @@ def conv(
         )  # fmt: skip
         bias = check_bias(func, bias, geometry.out_channels)
         check_activation(func, activation)
-        call = _Forward(func, geometry, runs_on, float_dtype(x, weight), activation, algorithm)
-        call.constant = call.at_once is not None and all(map(_is_constant, (stride, padding, dilation, groups)))
-        _memo.keep(call_key(numbers, names, x, weight, bias), call)
-    if call.constant:
-        _last[rank] = (stride, padding, dilation, groups, *names), call.at_once
-    return call(x, weight, bias, out)  # type: ignore[no-any-return]
-
-
-def _is_constant(value: Any) -> bool:
-    """Whether an argument, being the same object, has the same value: numbers, strings and tuples of them."""
-    if value.__class__ is tuple:
-        return all(map(_is_constant, value))
-    return value.__class__ in (int, str)
+        dtypes = (x.dtype, weight.dtype, float_dtype(x, weight))
+        call = _Forward(func, geometry, runs_on, dtypes, activation, algorithm)
+        _forward[rank].keep(key, settings, call)
+    return call(x, weight, bias, out)
 
 
 def conv_backward(
     rank: int, grad_output: Any, x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
     padding_mode: Any, layout: Any, needs: Any, out: Any, backend: Any,
 ) -> ConvGrads:  # fmt: skip
-    func = f"conv{rank}d_backward"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers, names = (
-        (rank, stride, padding, dilation, groups, needs),
-        ("backward", padding_mode, layout, runs_on),
-    )
+    settings = (stride, padding, dilation, groups, needs, padding_mode, layout, runs_on)
+    if out is None:
+        result = _backward[rank].again(settings)(grad_output, x, weight)
+        if result is not None:
+            return ConvGrads._make(result)
+    func = f"conv{rank}d_backward"
     outs = check_outs(func, out)
-    call = _memo.find(call_key(numbers, names, grad_output, x, weight))
+    key = call_key(settings[:5], settings[5:], grad_output, x, weight)
+    call = _backward[rank].find(key, settings)
     if call is None:
         grad_output = real_array(func, "grad_output", grad_output)
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
@@ -353,22 +352,24 @@ def conv_backward(
             func, rank, x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups,
             padding_mode=padding_mode, layout=layout,
         )  # fmt: skip
-        call = Backward(func, geometry, runs_on, float_dtype(grad_output, x, weight), check_needs(func, needs))
-        _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
-    return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
+        dtypes = (grad_output.dtype, x.dtype, weight.dtype, float_dtype(grad_output, x, weight))
+        call = Backward(func, geometry, runs_on, dtypes, check_needs(func, needs))
+        _backward[rank].keep(key, settings, call)
+    return call(grad_output, x, weight, outs)
 
 
 def conv_transpose(
     rank: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any,
     groups: Any, layout: Any, activation: Any, out: Any, backend: Any,
 ) -> Array:  # fmt: skip
-    func = f"conv_transpose{rank}d"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers, names = (
-        (rank, stride, padding, output_padding, dilation, groups),
-        ("transpose", layout, activation, runs_on),
-    )
-    call = _memo.find(call_key(numbers, names, x, weight, bias))
+    settings = (stride, padding, output_padding, dilation, groups, layout, activation, runs_on)
+    result = _transposed[rank].again(settings)(x, weight, bias, out)
+    if result is not None:
+        return result  # type: ignore[no-any-return]
+    func = f"conv_transpose{rank}d"
+    key = call_key(settings[:5], settings[5:], x, weight, bias)
+    call = _transposed[rank].find(key, settings)
     if call is None:
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
         geometry = conv_transpose_geometry(
@@ -377,9 +378,10 @@ def conv_transpose(
         )  # fmt: skip
         bias = check_bias(func, bias, geometry.in_channels)
         check_activation(func, activation)
-        call = Transposed(func, geometry, runs_on, float_dtype(x, weight), activation)
-        _memo.keep(call_key(numbers, names, x, weight, bias), call)
-    return call(x, weight, bias, out)  # type: ignore[no-any-return]
+        dtypes = (x.dtype, weight.dtype, float_dtype(x, weight))
+        call = Transposed(func, geometry, runs_on, dtypes, activation)
+        _transposed[rank].keep(key, settings, call)
+    return call(x, weight, bias, out)
 
 
 def conv_transpose_backward(
@@ -388,10 +390,10 @@ def conv_transpose_backward(
 ) -> ConvGrads:  # fmt: skip
     func = f"conv_transpose{rank}d_backward"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers = (rank, stride, padding, output_padding, dilation, groups, needs)
-    names = ("transpose backward", layout, runs_on)
+    settings = (stride, padding, output_padding, dilation, groups, needs, layout, runs_on)
     outs = check_outs(func, out)
-    call = _memo.find(call_key(numbers, names, grad_output, x, weight))
+    key = call_key(settings[:6], settings[6:], grad_output, x, weight)
+    call = _transposed_backward[rank].find(key, settings)
     if call is None:
         grad_output = real_array(func, "grad_output", grad_output)
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
@@ -401,5 +403,5 @@ def conv_transpose_backward(
         )  # fmt: skip
         result = float_dtype(grad_output, x, weight)
         call = _TransposedBackward(func, geometry, runs_on, result, check_needs(func, needs))
-        _memo.keep(call_key(numbers, names, grad_output, x, weight), call)
-    return call(grad_output, x, weight, outs)  # type: ignore[no-any-return]
+        _transposed_backward[rank].keep(key, settings, call)
+    return call(grad_output, x, weight, outs)

@@ -11,12 +11,13 @@ from ..backends import registry
 from ..backends.protocol import TIES, Array, Backend
 from ..errors import UnknownNameError
 from ..geometry import PoolGeometry, pool_geometry
-from ._arrays import Frame, Memo, call_key, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
+from ._arrays import Frame, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
+from ._repeated import Repeated, call_key
 
 __all__ = ["avg_pool", "avg_pool_backward", "check_ties", "least", "max_pool", "max_pool_backward"]
 
 _INT64 = np.dtype(np.int64)
-_memo = Memo()
+Dtypes = tuple[np.dtype[Any], ...]
 
 
 def least(dtype: np.dtype[Any]) -> Any:
@@ -61,6 +62,8 @@ class _Max:
         self.by_rank = route is None
         self.frame = Frame(backend, geometry, np.dtype(np.float64) if route is None else route)
         self.out_shape = geometry.out_shape(1)
+        computed = dtype if dtype.kind == "b" else self.frame.dtype
+        self.at_once = None if self.by_rank else backend.bind_pool(geometry, (dtype, computed, self.dtype), False)
         # a backend's "least value" is that of the dtype it sees: windows of padding alone are mended after a detour
         self.padding_only: list[tuple[int, Array]] = []
         if self.frame.dtype != self.dtype and dtype.kind in "iu":
@@ -69,6 +72,10 @@ class _Max:
             self.padding_only = [(axis, where) for axis, where in enumerate(empty) if where.size]
 
     def __call__(self, x: Array, out: Array | None, indices: Array | None, want_indices: bool) -> tuple[Array, Any]:
+        if self.at_once is not None and not want_indices:
+            y = self.at_once(x, out)
+            if y is not None:
+                return y, None
         frame = self.frame
         shape = frame.shape(x, self.out_shape)
         out = new_or_checked(self.func, out, shape, self.dtype, (x, indices), backend=self.backend)
@@ -106,12 +113,21 @@ class _Max:
 class _MaxBackward:
     """The gradient of a max pooling."""
 
-    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, result: np.dtype[Any], ties: str) -> None:
-        self.func, self.backend, self.result, self.ties = func, backend, result, ties
-        self.frame = Frame(backend, geometry, kernel_dtype(result))
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes, ties: str) -> None:
+        """``given`` are the dtypes of grad_output, x and result."""
+        self.func, self.backend, self.result, self.ties = func, backend, given[-1], ties
+        self.frame = Frame(backend, geometry, kernel_dtype(self.result))
         self.out_shape = geometry.out_shape(1)
+        # 64-bit integers are compared by their ranks
+        by_rank = given[1].kind in "iu" and given[1].itemsize == 8
+        dtypes = (*given[:2], self.frame.dtype, self.result)
+        self.at_once = None if by_rank else backend.bind_pool_backward(geometry, dtypes, ties)
 
     def __call__(self, grad_output: Array, x: Array, out: Array | None) -> Array:
+        if self.at_once is not None:
+            dx = self.at_once(grad_output, x, out)
+            if dx is not None:
+                return dx
         frame = self.frame
         check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
         out = new_or_checked(self.func, out, x.shape, self.result, (grad_output, x), backend=self.backend)
@@ -125,25 +141,52 @@ class _MaxBackward:
 class _Average:
     """Average pooling of one geometry."""
 
-    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, result: np.dtype[Any]) -> None:
-        self.func, self.backend, self.result = func, backend, result
-        self.frame = Frame(backend, geometry, kernel_dtype(result))
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes) -> None:
+        """``given`` are the dtypes of x and result."""
+        self.func, self.backend, self.result = func, backend, given[-1]
+        self.frame = Frame(backend, geometry, kernel_dtype(self.result))
         self.out_shape = geometry.out_shape(1)
+        self.at_once = backend.bind_pool(geometry, (given[0], self.frame.dtype, self.result), True)
 
     def __call__(self, x: Array, out: Array | None) -> Array:
+        if self.at_once is not None:
+            y = self.at_once(x, out)
+            if y is not None:
+                return y
         frame = self.frame
         out = new_or_checked(self.func, out, frame.shape(x, self.out_shape), self.result, (x,), backend=self.backend)
         x5 = frame.data(x)
         frame.into(frame.view(out), lambda y: self.backend.avg_pool(frame.geometry, x5, y))
         return out
 
-    def backward(self, grad_output: Array, x: Array, out: Array | None) -> Array:
+
+class _AverageBackward:
+    """The gradient of an average pooling."""
+
+    def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes) -> None:
+        """``given`` are the dtypes of grad_output, x and result."""
+        self.func, self.backend, self.result = func, backend, given[-1]
+        self.frame = Frame(backend, geometry, kernel_dtype(self.result))
+        self.out_shape = geometry.out_shape(1)
+        self.at_once = backend.bind_pool_backward(geometry, (*given[:2], self.frame.dtype, self.result), None)
+
+    def __call__(self, grad_output: Array, x: Array, out: Array | None) -> Array:
+        if self.at_once is not None:
+            dx = self.at_once(grad_output, x, out)
+            if dx is not None:
+                return dx
         frame = self.frame
         check_grad(self.func, grad_output, frame.shape(x, self.out_shape))
         out = new_or_checked(self.func, out, x.shape, self.result, (grad_output,), backend=self.backend)
         dy = frame.data(grad_output)
         frame.into(frame.view(out), lambda dx: self.backend.avg_pool_backward(frame.geometry, dy, dx))
         return out
+
+
+_max = Repeated[_Max]()
+_max_backward = Repeated[_MaxBackward]()
+_average = Repeated[_Average]()
+_average_backward = Repeated[_AverageBackward]()
 
 
 # ------------------------------------------------------------------------- any rank, from arguments to a call
@@ -153,9 +196,13 @@ def max_pool(
     rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any,
     out: Any, backend: Any, func: str = "", with_indices: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
-    func = func or f"max_pool{rank}d{'_with_indices' * with_indices}"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers, names = (rank, kernel_size, stride, padding, dilation, ceil_mode), ("max", func, layout, runs_on)
+    settings = (rank, kernel_size, stride, padding, dilation, ceil_mode, layout, func, runs_on)
+    if not with_indices:
+        y = _max.again(settings)(x, out)
+        if y is not None:
+            return y, y
+    func = func or f"max_pool{rank}d{'_with_indices' * with_indices}"
     indices = None
     if with_indices and out is not None:
         if not isinstance(out, tuple) or len(out) != 2:
@@ -163,7 +210,8 @@ def max_pool(
                 f"{func}: out must be a tuple (y, indices) of arrays or None, received {type(out).__name__}"
             )
         out, indices = out
-    call = _memo.find(call_key(numbers, names, x))
+    key = call_key(settings[:6], (*settings[6:], with_indices), x)
+    call = _max.find(key, settings)
     if call is None:
         x = real_array(func, "x", x)
         geometry = pool_geometry(
@@ -171,19 +219,22 @@ def max_pool(
             layout=layout,
         )  # fmt: skip
         call = _Max(func, geometry, runs_on, x.dtype)
-        _memo.keep(call_key(numbers, names, x), call)
-    return call(x, out, indices, with_indices)  # type: ignore[no-any-return]
+        _max.keep(key, settings, call)
+    return call(x, out, indices, with_indices)
 
 
 def max_pool_backward(
     rank: int, grad_output: Any, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any,
     layout: Any, ties: Any, out: Any, backend: Any, func: str = "",
 ) -> Array:  # fmt: skip
-    func = func or f"max_pool{rank}d_backward"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers = (rank, kernel_size, stride, padding, dilation, ceil_mode)
-    names = ("max backward", func, ties, layout, runs_on)
-    call = _memo.find(call_key(numbers, names, grad_output, x))
+    settings = (rank, kernel_size, stride, padding, dilation, ceil_mode, layout, ties, func, runs_on)
+    dx = _max_backward.again(settings)(grad_output, x, out)
+    if dx is not None:
+        return dx  # type: ignore[no-any-return]
+    func = func or f"max_pool{rank}d_backward"
+    key = call_key(settings[:6], settings[6:], grad_output, x)
+    call = _max_backward.find(key, settings)
     if call is None:
         grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
         check_ties(func, ties)
@@ -191,46 +242,54 @@ def max_pool_backward(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
             layout=layout,
         )  # fmt: skip
-        call = _MaxBackward(func, geometry, runs_on, float_dtype(grad_output, x), ties)
-        _memo.keep(call_key(numbers, names, grad_output, x), call)
-    return call(grad_output, x, out)  # type: ignore[no-any-return]
+        given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
+        call = _MaxBackward(func, geometry, runs_on, given, ties)
+        _max_backward.keep(key, settings, call)
+    return call(grad_output, x, out)
 
 
 def avg_pool(
     rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any, count_include_pad: Any,
     layout: Any, out: Any, backend: Any, func: str = "",
 ) -> Array:  # fmt: skip
-    func = func or f"avg_pool{rank}d"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    names = ("average", func, layout, runs_on)
-    call = _memo.find(call_key(numbers, names, x))
+    settings = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad, layout, func, runs_on)
+    y = _average.again(settings)(x, out)
+    if y is not None:
+        return y  # type: ignore[no-any-return]
+    func = func or f"avg_pool{rank}d"
+    key = call_key(settings[:6], settings[6:], x)
+    call = _average.find(key, settings)
     if call is None:
         x = real_array(func, "x", x)
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
-        call = _Average(func, geometry, runs_on, float_dtype(x))
-        _memo.keep(call_key(numbers, names, x), call)
-    return call(x, out)  # type: ignore[no-any-return]
+        call = _Average(func, geometry, runs_on, (x.dtype, float_dtype(x)))
+        _average.keep(key, settings, call)
+    return call(x, out)
 
 
 def avg_pool_backward(
     rank: int, grad_output: Any, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any,
     count_include_pad: Any, layout: Any, out: Any, backend: Any, func: str = "",
 ) -> Array:  # fmt: skip
-    func = func or f"avg_pool{rank}d_backward"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    names = ("average backward", func, layout, runs_on)
-    call = _memo.find(call_key(numbers, names, grad_output, x))
+    settings = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad, layout, func, runs_on)
+    dx = _average_backward.again(settings)(grad_output, x, out)
+    if dx is not None:
+        return dx  # type: ignore[no-any-return]
+    func = func or f"avg_pool{rank}d_backward"
+    key = call_key(settings[:6], settings[6:], grad_output, x)
+    call = _average_backward.find(key, settings)
     if call is None:
         grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
-        call = _Average(func, geometry, runs_on, float_dtype(grad_output, x))
-        _memo.keep(call_key(numbers, names, grad_output, x), call)
-    return call.backward(grad_output, x, out)  # type: ignore[no-any-return]
+        given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
+        call = _AverageBackward(func, geometry, runs_on, given)
+        _average_backward.keep(key, settings, call)
+    return call(grad_output, x, out)

@@ -32,14 +32,15 @@ class ConvTransposePlan:
         self._func, self._geometry, self._dtype = func, geometry, dtype
         self._x_shape = shape[len(shape) - geometry.rank - 1 :]
         self._batch = max(1, shape[0]) if len(shape) == geometry.rank + 2 else 1
-        self._call = Transposed(func, geometry, backend, dtype, activation)
+        self._call = Transposed(func, geometry, backend, (dtype,) * 3, activation)
         self._lock = threading.Lock()
         # of the weight's shape, and of no memory: a call is given its weights by the plan
         self._weight = np.broadcast_to(np.zeros((), dtype), weight.shape)
         w5, fused = self._settle(weight, bias)
         fused_activation = activation if self._call.fuses else None
         self._run: ConvDataRun = backend.plan_conv_transpose(self._call.frame.geometry, w5, fused, fused_activation)
-        self._at_once = getattr(self._run, "call", None) if self._call.at_once is not None else None
+        plain = self._call.at_once is not None and self._call.frame.dtype == dtype
+        self._at_once = getattr(self._run, "call", None) if plain else None
 
     def _settle(self, weight: Array, bias: Array | None) -> tuple[Array, Array | None]:
         """Weight and bias as the backend's plan takes them; what it does not take is left for the call."""

@@ -12,6 +12,7 @@ from ..backends.protocol import Array, Backend
 from ..errors import GeometryError
 from ..geometry import ConvGeometry, PadGeometry, pad_geometry
 from ._arrays import float_dtype, kernel_dtype, native, new_or_checked, real_array, store
+from ._repeated import Repeated, call_key
 
 __all__ = ["pad", "pad_backward"]
 
@@ -55,19 +56,20 @@ def pad(
     >>> fastconv.pad([1, 2, 3], 2, mode="reflect")
     array([3, 2, 1, 2, 3, 2, 1])
     """
-    array = native(real_array("pad", "x", x))
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    _, shape = pad_geometry("pad", array.shape, pad_width, mode)
-    fill = _fill_value(value, array.dtype)
-    result = new_or_checked("pad", out, shape, array.dtype, (array,))
-    pads = _pairs(array.shape, pad_width)
-    if result.flags.c_contiguous and result.dtype.isnative and result.flags.aligned:
-        _pad_into(runs_on, array, pads, mode, fill, result)
-    else:
-        buffer = np.empty(shape, array.dtype)
-        _pad_into(runs_on, array, pads, mode, fill, buffer)
-        result[...] = buffer
-    return result
+    settings = (pad_width, value, mode, runs_on)
+    if out is None:
+        result = _padded.again(settings)(x)
+        if result is not None:
+            return result  # type: ignore[no-any-return]
+    key = call_key(settings[:2], settings[2:], x)
+    call = _padded.find(key, settings)
+    if call is None:
+        array = native(real_array("pad", "x", x))
+        _, shape = pad_geometry("pad", array.shape, pad_width, mode)
+        call = _Padded(runs_on, shape, _pairs(array.shape, pad_width), mode, _fill_value(value, array.dtype))
+        _padded.keep(key, settings, call)
+    return call(x, out)
 
 
 def pad_backward(
@@ -107,29 +109,83 @@ def pad_backward(
     >>> fastconv.pad_backward([1.0, 1.0, 1.0, 1.0, 1.0], 1, mode="edge")
     array([2., 1., 2.])
     """
-    func = "pad_backward"
-    gradient = real_array(func, "grad_output", grad_output)
+    gradient = real_array("pad_backward", "grad_output", grad_output)
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    pad_geometry(func, gradient.shape, pad_width, mode)  # checks the arguments
-    pads = _pairs(gradient.shape, pad_width)
-    shape = tuple(n - lo - hi for n, (lo, hi) in zip(gradient.shape, pads, strict=True))
-    repeats = mode != "constant"  # which an empty axis has nothing for
-    if any(n < 0 or (n == 0 and m > 0 and repeats) for n, m in zip(shape, gradient.shape, strict=True)):
-        raise GeometryError(
-            f"{func}: grad_output of shape {gradient.shape} is no larger than its padding {pad_width!r}"
-        )
-    dtype = float_dtype(gradient)
-    result = new_or_checked(func, out, shape, dtype, (gradient,))
-    dy: Array = np.ascontiguousarray(native(gradient), dtype=kernel_dtype(dtype)).reshape(gradient.shape)
-    for axes in _passes(pads):
-        now = [p if a in axes else (0, 0) for a, p in enumerate(pads)]
-        smaller = tuple(n - lo - hi for n, (lo, hi) in zip(dy.shape, now, strict=True))
-        geometry, _ = pad_geometry(func, smaller, now, mode)
-        dx = np.empty(smaller, dy.dtype)
-        runs_on.pad_backward(geometry, dy.reshape(geometry.out_shape), dx.reshape(geometry.in_shape))
-        dy = dx
-    store(result, dy)
-    return result
+    key = call_key((pad_width,), (mode, runs_on), gradient)
+    call = _unpadded.find(key, ())
+    if call is None:
+        call = _Unpadded(runs_on, gradient.shape, pad_width, mode, float_dtype(gradient))
+        _unpadded.keep(key, (), call)
+    return call(gradient, out)
+
+
+class _Padded:
+    """Padding of arrays of one shape and dtype, its arguments checked."""
+
+    def __init__(
+        self, backend: Backend, shape: tuple[int, ...], pads: list[tuple[int, int]], mode: str, fill: Array
+    ) -> None:
+        """``shape`` is the result's."""
+        self.backend, self.shape, self.pads, self.mode, self.fill = backend, shape, pads, mode, fill
+        self.at_once = None
+        if len(pads) <= _MAX_AXES:
+            before = tuple(n - lo - hi for n, (lo, hi) in zip(shape, pads, strict=True))
+            geometry, _ = pad_geometry("pad", before, pads, mode)
+            self.at_once = backend.bind_pad(geometry, before, shape, fill)
+
+    def __call__(self, x: Any, out: Array | None) -> Array:
+        if out is None and self.at_once is not None:
+            padded = self.at_once(x)
+            if padded is not None:
+                return padded
+        array = native(np.asarray(x))
+        result = new_or_checked("pad", out, self.shape, array.dtype, (array,), backend=self.backend)
+        plain = result.flags.c_contiguous and result.dtype.isnative and result.flags.aligned
+        into = result if plain else np.empty(self.shape, array.dtype)
+        _pad_into(self.backend, array, self.pads, self.mode, self.fill, into)
+        if not plain:
+            result[...] = into
+        return result
+
+
+class _Unpadded:
+    """The gradient of a padding, its arguments checked."""
+
+    at_once = None
+
+    def __init__(
+        self, backend: Backend, shape: tuple[int, ...], pad_width: Any, mode: str, result: np.dtype[Any]
+    ) -> None:
+        """``shape`` is the gradient's."""
+        func = "pad_backward"
+        self.backend, self.result = backend, result
+        pad_geometry(func, shape, pad_width, mode)  # checks the arguments
+        pads = _pairs(shape, pad_width)
+        self.shape = tuple(n - lo - hi for n, (lo, hi) in zip(shape, pads, strict=True))
+        repeats = mode != "constant"  # which an empty axis has nothing for
+        if any(n < 0 or (n == 0 and m > 0 and repeats) for n, m in zip(self.shape, shape, strict=True)):
+            raise GeometryError(f"{func}: grad_output of shape {shape} is no larger than its padding {pad_width!r}")
+        self.passes: list[tuple[PadGeometry, tuple[int, ...]]] = []
+        for axes in _passes(pads):
+            now = [p if a in axes else (0, 0) for a, p in enumerate(pads)]
+            shape = tuple(n - lo - hi for n, (lo, hi) in zip(shape, now, strict=True))
+            self.passes.append((pad_geometry(func, shape, now, mode)[0], shape))
+
+    def __call__(self, gradient: Array, out: Array | None) -> Array:
+        result = new_or_checked("pad_backward", out, self.shape, self.result, (gradient,), backend=self.backend)
+        dy: Array = np.ascontiguousarray(native(gradient), dtype=kernel_dtype(self.result)).reshape(gradient.shape)
+        plain = result.dtype == dy.dtype and result.flags.c_contiguous and result.flags.aligned
+        for i, (geometry, shape) in enumerate(self.passes):
+            dx = result if plain and i + 1 == len(self.passes) else np.empty(shape, dy.dtype)
+            self.backend.pad_backward(geometry, dy.reshape(geometry.out_shape), dx.reshape(geometry.in_shape))
+            dy = dx
+        if dy is not result:
+            store(result, dy)
+        return result
+
+
+_padded = Repeated[_Padded]()
+_unpadded = Repeated[_Unpadded]()
 
 
 def pad_spatial(backend: Backend, geometry: ConvGeometry, x: Array) -> Array:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...geometry import ConvGeometry
-from ..protocol import Algorithm, Array, Candidate, ConvRun, PoolStep
+from ..protocol import FLOATS, Algorithm, Array, Candidate, ConvRun, PoolStep
 from . import _core
 
-__all__ = ["ConvKernels", "compiled_problem"]
+__all__ = ["ConvKernels", "compiled_problem", "computed_in"]
 
 _ALGORITHMS = tuple(Algorithm(name, exact, chain) for name, exact, chain in _core.conv_algorithms())
 
@@ -34,6 +34,11 @@ def compiled_problem(geometry: ConvGeometry) -> _core.ConvProblem:
         padding_mode=geometry.padding_mode,
         out_size=geometry.out_size,
     )
+
+
+def computed_in(result: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which a result is computed."""
+    return FLOATS[0] if result.itemsize == 2 else result
 
 
 @lru_cache(maxsize=1024)
@@ -69,10 +74,11 @@ class ConvKernels:
         _kernel(geometry, x.dtype, algorithm).run(x, weight, bias, activation, out)
 
     def bind_conv(
-        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None, algorithm: str
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], activation: str | None, algorithm: str
     ) -> _core.ConvCall:
         """The whole call in one step, result included."""
-        return _core.ConvCall(_kernel(geometry, dtype, algorithm), activation, geometry.rank)
+        kernel = _kernel(geometry, computed_in(dtypes[-1]), algorithm)
+        return _core.ConvCall(kernel, activation, geometry.rank, dtypes)
 
     def plan_conv(
         self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None,

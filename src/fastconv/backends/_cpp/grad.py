@@ -10,7 +10,7 @@ import numpy as np
 from ...geometry import ConvGeometry
 from ..protocol import Array
 from . import _core
-from .conv import compiled_problem
+from .conv import compiled_problem, computed_in
 
 __all__ = ["GradKernels"]
 
@@ -38,10 +38,17 @@ class GradKernels:
         _backward_data(geometry, out.dtype).run_transposed(x, weight, bias, activation, out)
 
     def bind_conv_transpose(
-        self, geometry: ConvGeometry, dtype: np.dtype[Any], activation: str | None
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], activation: str | None
     ) -> _core.ConvTransposedCall:
         """The whole call in one step, result included."""
-        return _core.ConvTransposedCall(_backward_data(geometry, dtype), activation, geometry.rank)
+        gradient = _backward_data(geometry, computed_in(dtypes[-1]))
+        return _core.ConvTransposedCall(gradient, activation, geometry.rank, dtypes)
+
+    def bind_conv_backward(
+        self, geometry: ConvGeometry, dtypes: tuple[np.dtype[Any], ...], needs: tuple[bool, ...]
+    ) -> _core.ConvBackwardCall:
+        """The whole call in one step, results included."""
+        return _core.ConvBackwardCall(_backward_data(geometry, computed_in(dtypes[-1])), geometry.rank, dtypes, needs)
 
     def plan_conv_transpose(
         self, geometry: ConvGeometry, weight: Array, bias: Array | None, activation: str | None

@@ -24,6 +24,14 @@ def _prepared(geometry: ConvGeometry) -> _core.Unfold:
 class PadKernels:
     """The padding and unfolding of :class:`CppBackend`."""
 
+    def bind_pad(
+        self, geometry: PadGeometry, shape: tuple[int, ...], out_shape: tuple[int, ...], value: Array
+    ) -> _core.PadCall:
+        """The whole call in one step, result included."""
+        return _core.PadCall(
+            value.dtype, shape, out_shape, geometry.in_shape, geometry.out_shape, geometry.pads, geometry.mode, value
+        )
+
     def pad(self, geometry: PadGeometry, x: Array, value: Array, out: Array) -> None:
         """Pad in one of five modes."""
         _core.pad(x, geometry.pads, geometry.mode, value, out)

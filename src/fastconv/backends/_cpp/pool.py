@@ -33,6 +33,16 @@ def _prepared(geometry: PoolGeometry, counted: bool) -> _core.Pool:
 class PoolKernels:
     """The pooling of :class:`CppBackend`."""
 
+    def bind_pool(self, geometry: PoolGeometry, dtypes: tuple[np.dtype[Any], ...], average: bool) -> _core.PoolCall:
+        """The whole call in one step, result included."""
+        return _core.PoolCall(_prepared(geometry, average), average, geometry.rank, dtypes)
+
+    def bind_pool_backward(
+        self, geometry: PoolGeometry, dtypes: tuple[np.dtype[Any], ...], ties: str | None
+    ) -> _core.PoolBackwardCall:
+        """The whole call in one step, result included."""
+        return _core.PoolBackwardCall(_prepared(geometry, ties is None), ties, geometry.rank, dtypes)
+
     def max_pool(self, geometry: PoolGeometry, x: Array, out: Array, indices: Array | None) -> None:
         """Maximum of every window, with its flat index where wanted."""
         _prepared(geometry, False).max(x, out, indices)
