@@ -199,6 +199,31 @@ def test_workspace_is_told_beforehand(name, layout):
     run_with_isa(fastconv.show_config()["isa"], program, name, layout)
 
 
+def check_workspace_of_pooling():
+    """Poolings that take more scratch than the convolution before them, in its pass and by themselves."""
+    from fastconv.backends._cpp import _core
+
+    fastconv.set_num_threads(1)
+    for layout, k, size, pool, kernel_size, stride in itertools.product(
+        ("NCHW", "NHWC"), (64, 256), (14, 56), (fastconv.max_pool2d, fastconv.avg_pool2d), (3, 5), (1, 2)
+    ):
+        if pool is fastconv.avg_pool2d and kernel_size == 5:
+            continue
+        steps = Steps(layout, 16, (size, size)).conv(k, 1).pool(pool, kernel_size=kernel_size, stride=stride).steps
+        chain = fastconv.plan_chain(steps)
+        x = array(1, *steps[0]._x_shape)
+        out = chain(x)
+        _core.take_scratch_peak()
+        chain(x, out=out)
+        assert _core.take_scratch_peak() <= chain.workspace_bytes, (layout, k, size, pool, kernel_size, stride)
+
+
+def test_workspace_counts_the_pooling():
+    run_with_isa(
+        fastconv.show_config()["isa"], "import test_chain as t\nt.check_workspace_of_pooling()\nprint('right')"
+    )
+
+
 def test_new_weights_and_tuning_reach_the_chain():
     made = inverted_residual("NHWC")
     chain = fastconv.plan_chain(made.steps)

@@ -185,6 +185,20 @@ int64_t pool_type_bytes(PoolType type) {
     return bytes[static_cast<int>(type)];
 }
 
+size_t pool_scratch_bytes(const PoolShape& s, PoolType type, bool average) {
+    const int64_t bytes = pool_type_bytes(type);
+    const bool floats = type == PoolType::f32 || type == PoolType::f64;
+    const int64_t together =
+        floats ? turned_planes(s, average ? PoolPass::average : PoolPass::max, bytes) : 0;
+    const PoolShape shape = together > 0 ? channels_last(s, together) : s;
+    const int64_t elements =
+        (average ? avg_pool_kernels().forward_scratch(shape) : max_pool_kernels().forward_scratch(shape)) +
+        together * (s.in_volume() + s.out_volume());
+    constexpr int64_t kPieces = 4;
+    return static_cast<size_t>(elements * bytes + row_limit(s) * static_cast<int64_t>(sizeof(void*))) +
+           kPieces * kScratchAlignment;
+}
+
 void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, void* out, int64_t* indices) {
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);

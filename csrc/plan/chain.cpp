@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "algorithms/pool.hpp"
 #include "algorithms/pool_turned.hpp"
 #include "runtime/machine.hpp"
 #include "runtime/scratch.hpp"
@@ -35,6 +36,10 @@ Chain::Walk Chain::walk(size_t step) const {
         return {s.pool.in[1], s.pool.out[1], s.pool.span(1), s.pool.stride[1], s.pool.before[1]};
     const ConvProblem& p = s.problem;
     return {p.in_size[1], p.out_size[1], (p.kernel[1] - 1) * p.dilation[1] + 1, p.stride[1], p.pad_lo[1]};
+}
+
+size_t Chain::pool_scratch(const ChainStep& step, const PoolShape& shape) const {
+    return pool_scratch_bytes(shape, dtype_ == DType::f32 ? PoolType::f32 : PoolType::f64, step.average);
 }
 
 int64_t Chain::step_of(size_t step) const {
@@ -182,11 +187,17 @@ bool Chain::settle(Pass& pass) const {
         pass.room.push_back(static_cast<size_t>(
             (channels_last(at) ? whole.rows[i] * row : plane) * channels_out(at) + kSlack));
     }
-    pass.scratch = scratch;
     auto bands = std::make_unique<Bands>(1, whole);
     if (!make_kernels(pass, bands->front())) {
         pass.apart = "weights are packed otherwise for a few rows";
         return false;
+    }
+    pass.scratch = scratch;
+    for (const Move& move : bands->front().moves) {
+        const size_t mine = move.kernel != nullptr ? move.kernel->scratch_within(SIZE_MAX)
+                            : move.out_rows > 0    ? pool_scratch(steps_[pass.first + move.stage], move.shape)
+                                                   : 0;
+        pass.scratch = std::max(pass.scratch, mine);
     }
     bands_[{pass.first, 1}] = std::move(bands);
     return true;

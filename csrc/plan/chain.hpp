@@ -97,6 +97,7 @@ class Chain {
         size_t size() const { return last - first; }
     };
 
+    size_t pool_scratch(const ChainStep& step, const PoolShape& shape) const;
     Walk walk(size_t step) const;
     int64_t step_of(size_t step) const;
     bool channels_last(size_t step) const;

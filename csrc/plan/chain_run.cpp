@@ -63,7 +63,9 @@ size_t Chain::workspace_bytes(int64_t batch) const {
     for (const Pass& pass : passes_) {
         if (pass.size() == 1) {
             const ChainStep& step = steps_[pass.first];
-            if (step.kernel != nullptr) most = std::max(most, step.kernel->workspace_bytes());
+            most = std::max(most, step.kernel != nullptr
+                                      ? step.kernel->workspace_bytes()
+                                      : pool_scratch(step, step.pool) * static_cast<size_t>(num_threads()));
             continue;
         }
         size_t each = pass.scratch + kScratchRounding;
