@@ -98,3 +98,37 @@ def test_unpool(backend: str) -> None:
     assert fastconv.max_unpool2d(even, places, 2, backend=backend).shape == (2, 3, 6, 8)
     again = fastconv.max_pool2d(np.where(expected != 0, expected, -np.inf), 2, backend=backend)
     assert_close(again, y)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 13), (7, 7), (8, 8), (5, 13), (14, 14), (33, 31)])
+def test_gradient_of_a_global_maximum(backend: str, sizes: tuple[int, int], dtype: str, layout: str) -> None:
+    """One value of each plane: the first NaN, else the first of the greatest; NumPy's argmax is the same."""
+    rng = np.random.default_rng(sizes[1])
+    x = rng.integers(-3, 4, (3, 19, *sizes)).astype(dtype)
+    x[0, 1] = -np.inf
+    x[0, 2, -1, -1] = np.inf
+    x[1, 3, sizes[0] // 2, sizes[1] // 2] = x[1, 3, -1, -1] = x[2, 4, -1, -1] = np.nan
+    x[1, 5] = -7
+    dy = rng.integers(1, 9, (3, 19, 1, 1)).astype(dtype)
+    expected = np.zeros((3 * 19, sizes[0] * sizes[1]), dtype)
+    expected[np.arange(3 * 19), x.reshape(expected.shape).argmax(1)] = dy.ravel()
+    expected = expected.reshape(x.shape)
+    if layout == "NHWC":
+        x, dy, expected = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy, expected))
+    dx = fastconv.global_max_pool_backward(dy, x, layout=layout, backend=backend)
+    np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("NCHW", (2, 70, 19, 33)), ("NHWC", (2, 19, 33, 70)), ("NHWC", (1, 40, 7, 300))]
+)
+def test_global_means_of_many_pixels(backend: str, layout: str, shape: tuple[int, ...]) -> None:
+    x = values("integers", shape, "float32", "means")
+    axes = (2, 3) if layout == "NCHW" else (1, 2)
+    expected = x.mean(axis=axes, keepdims=True, dtype="float64")
+    assert_close(fastconv.global_avg_pool(x, layout=layout, backend=backend), expected, 1e-6)
+    assert_close(fastconv.global_max_pool(x, layout=layout, backend=backend), x.max(axis=axes, keepdims=True))
+    assert_close(fastconv.adaptive_avg_pool2d(x, 1, layout=layout, backend=backend), expected, 1e-6)  # a kept call
+    assert fastconv.adaptive_avg_pool2d(x, (1, shape[axes[1]]), layout=layout, backend=backend).size > expected.size

@@ -72,3 +72,25 @@ def test_large_outputs(case: tuple, layout: str) -> None:
             np.testing.assert_array_equal(out, right)
     with_add = plan(x, add=right)
     np.testing.assert_array_equal(with_add[:1], plan(x[:1], add=right[:1]))  # streamed or not: the same bits
+
+
+@pytest.mark.parametrize(("channels", "width"), [(64, 83), (70, 64)])
+def test_large_transposed_outputs(channels: int, width: int) -> None:
+    """2x2 with stride 2: every row of the output is a run that begins anywhere."""
+    rng = np.random.default_rng(width)
+    x = rng.integers(-3, 4, (7, 70, 61, channels)).astype("float32")
+    w = rng.integers(-3, 4, (2, 2, width, channels)).astype("float32")
+    b = rng.integers(-9, 9, width).astype("float32")
+    right = np.empty((7, 140, 122, width), "float32")
+    for i in range(2):
+        for j in range(2):
+            right[:, i::2, j::2] = np.maximum(x @ w[i, j].T + b, 0)
+    assert x.nbytes + right.nbytes > 32 << 20
+    plan = fastconv.plan_conv_transpose2d(x.shape, w, b, stride=2, activation="relu", layout="NHWC", backend="cpp")
+    for threads in (1, 2):
+        with Threads(threads):
+            np.testing.assert_array_equal(plan(x), right)
+            out = misaligned(right.shape, "float32", threads)
+            plan(x, out=out)
+            np.testing.assert_array_equal(out, right)
+    np.testing.assert_array_equal(plan(x[:1]), right[:1])

@@ -8,11 +8,20 @@ import tracemalloc
 import numpy as np
 import oracles
 import pytest
-from support import conv_tolerance, function
+from support import REASONS, conv_tolerance, function
 
 import fastconv
 from fastconv.testing import ConvCase, assert_close, conv_inputs, values
 
+# Whose phases are one: sizes even and odd, ways of unequal sizes, stride 3, depth, a line.
+JOINED = [
+    ConvCase((13, 12), (4, 4), c=24, k=5, n=2, stride=(2, 2), padding=1, transposed=True),
+    ConvCase((14, 13), (6, 4), c=20, k=7, n=3, stride=(2, 2), padding=1, transposed=True),
+    ConvCase((12, 13), (4, 4), c=18, k=3, n=2, stride=(2, 2), padding=1, output_padding=(1, 0), transposed=True),
+    ConvCase((9, 8), (6, 6), c=16, k=4, n=2, stride=(3, 3), padding=2, transposed=True),
+    ConvCase((3, 9, 10), (2, 4, 4), c=18, k=4, n=2, stride=(2, 2, 2), padding=1, transposed=True),
+    ConvCase((50,), (4,), c=20, k=3, n=2, stride=(2,), padding=1, transposed=True),
+]
 # Strides, phases that merge (2x2, 4x4 without padding, 16 taps with stride 8), phases that no tap reaches, tiles of
 # F(4, 2) and F(5, 2), groups, one channel, depth.
 CASES = [
@@ -28,6 +37,7 @@ CASES = [
     ConvCase((40,), (16,), c=9, k=5, n=2, stride=(8,), padding=4, transposed=True),
     ConvCase((3, 4, 5), (2, 3, 2), c=3, k=4, n=2, stride=(2, 2, 2), transposed=True),
     ConvCase((4, 5), (2, 2), c=1, k=1, n=2, stride=(2, 2), transposed=True),
+    *JOINED,
 ]
 BOTH = [c for case in CASES for c in (case, ConvCase(**{**case.__dict__, "channels_last": True}))]
 ACTIVATIONS = {
@@ -43,6 +53,17 @@ def _plan(
 ) -> object:
     make = getattr(fastconv, f"plan_conv_transpose{case.rank}d")
     return make(x_shape, weight, bias, **case.keywords, dtype=case.dtype, **more)
+
+
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("case", JOINED, ids=lambda c: c.name)
+def test_phases_that_are_one(case: ConvCase, last: bool) -> None:
+    """What the cases above are there for: ways of both axes in one phase."""
+    case = ConvCase(**{**case.__dict__, "channels_last": last})
+    x, w, b = conv_inputs(case, "normal")
+    lines = [line for line in _plan(case, w, b, x.shape, backend="cpp").describe().splitlines() if "pixels" in line]
+    assert len(lines) == (case.stride[0] if case.rank == 3 else 1)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -64,7 +64,7 @@ class DirectLanes final : public ConvKernel {
         units_ = ceil_div(p_.group_in(), unit_);
         blocks_ = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1, std::max<int64_t>(1, units_));
         // A row of the kernel is one contiguous run of columns and channels where nothing lies between them.
-        whole_rows_ = input_.by_pixels() && blocks_ == 1 && p_.groups == 1 && p_.dilation[2] == 1 &&
+        whole_rows_ = input_.by_pixels() && blocks_ == 1 && p_.dilation[2] == 1 &&
                       p_.kernel[2] * p_.group_in() <= kChainAim;
         packed_ = 0;
         for (int64_t g = 0; g < p_.groups; g++) {
@@ -367,7 +367,7 @@ class DirectLanes final : public ConvKernel {
                 const T* const ahead = call.w + (group.ahead == 2 ? block_size : part.size() * step);
                 for (int64_t row = group.rows.begin; row < group.rows.end; row++) {
                     const T* const x = band.input.base + row * p_.stride[1] * band.input.row +
-                                       (block.group * p_.group_in() + panel.channel) * band.input.channel;
+                                       block.group * band.input.group + panel.channel * band.input.channel;
                     for (int64_t t = group.tiles.begin; t < group.tiles.end; t++) {
                         const Range pixels = group.row[t];
                         call.x = x + (band.input.tile > 0 ? t * band.input.tile : pixels.begin * call.x_row);

@@ -284,19 +284,26 @@ std::string why_not_grouped(const ConvProblem& p, DType dtype) {
     return "";
 }
 
-// Rates seen on AVX-512 (peak 232 GFLOP/s), planes of 28 x 28 and 14 x 14: channels first 4 and 8 channels a group 87 and 89, channels
-// last 63 and 79, 5x5 96 and 105; direct convolution 59, 62, 23 and 61. From 16 outputs a group on direct has full tiles.
+// Rates seen on AVX-512 (peak 232 GFLOP/s), 8 to 16 channels a group: channels first with stride 1 145 on planes of 56 x 56 and
+// 28 x 28, 112 on 14 x 14, 46 on 7 x 7, 71 with stride 2; channels last 79 and 35. Direct convolution: 100, 90, 60, 40 and 70.
 double predict_grouped(const ConvProblem& p, DType dtype) {
     const double lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
     const double outputs = static_cast<double>(p.group_out()), width = static_cast<double>(p.out_size[2]);
-    double use, rate = 0.4;
+    const bool strided = p.stride[2] > 1;
+    double use, rate;
     if (p.channels_last) {
+        rate = strided ? 0.2 : 0.4;
         use = std::min(std::max(1.0, std::floor(lanes / outputs)), static_cast<double>(p.groups)) * outputs /
               lanes;
         use *= width < 8 ? 0.5 : 1;
     } else {
+        rate = strided ? 0.42 : 0.88 * width / (width + 4);
         use = width / (std::ceil(width / lanes) * lanes) * std::min(1.0, 0.3 + 0.175 * outputs);
         use *= p.out_size[1] < kGroupedRows ? 0.5 : 1;
+        // The planes of a group are read once for every four outputs.
+        const size_t bytes =
+            static_cast<size_t>(p.group_in() * p.in_pixels()) * (dtype == DType::f32 ? 4 : 8);
+        use *= bytes > l2_bytes() / 8 ? 0.8 : 1;
     }
     const double seconds = p.flops() / (rate * use * peak_flops(dtype));
     // Where both do: channels first depthwise kernels are faster by a fifth and more, and chains can join them; channels
@@ -306,7 +313,10 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
         return p.channels_last && p.taps() >= 49 ? std::min(seconds, 0.9 * other)
                                                  : std::max(seconds, 1.1 * other);
     }
-    const bool few = p.channels_last ? 2 * outputs <= lanes : outputs < 16 && width >= lanes / 4;
+    // Up to so many outputs a group direct convolution leaves lanes empty, more than it is predicted to lose by that.
+    const bool few = p.channels_last
+                         ? 2 * outputs <= lanes && !(strided && 4 * outputs > lanes && width > lanes)
+                         : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
     return few ? std::min(seconds, 0.9 * predict_direct(p, dtype)) : seconds;
 }
 

@@ -76,11 +76,13 @@ BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, in
             in.channel = RowTiles<T>(columns.size()).size;
             in.tile = gathered_tile(columns.size());
         }
+        in.group = p_.group_in() * in.channel;
         gather(image, plane, columns, in, scratch);
         return in;
     }
     if (way_ == Way::in_place) {
         in.channel = 1;
+        in.group = p_.group_in();
         in.pixel = channels;
         in.row = view_.in_size[2] * channels;
         in.depth = view_.dilation[0] * view_.in_size[1] * in.row;
@@ -92,9 +94,10 @@ BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, in
     }
     const int64_t width = band_columns(columns.size()), height = band_rows(rows.size());
     in.channel = 1;
-    in.pixel = channels;
+    in.pixel = p_.group_in();
     in.row = width * in.pixel;
     in.depth = height * in.row;
+    in.group = p_.kernel[0] * in.depth;
     copy_rows(image, plane, depth, rows, columns, in, scratch);
     return in;
 }
@@ -133,18 +136,25 @@ void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth,
     // Columns that lie in the input are one copy; those of the padding are looked up one by one.
     const int64_t inner = std::clamp<int64_t>(-first, 0, width);
     const int64_t outer = std::clamp<int64_t>(p_.in_size[2] - first, inner, width);
+    const int64_t each = p_.group_in();
     const auto pixels = [&](T* row, const T* line, int64_t w, int64_t n, int64_t source) {
         if (n <= 0 || channels == 0) return;
-        T* const at = row + w * channels;
-        const size_t bytes = static_cast<size_t>(n * channels) * sizeof(T);
-        if (source < 0)
-            std::memset(at, 0, bytes);
-        else if (p_.channels_last)
-            std::memcpy(at, line + source * channels, bytes);
-        else if (n == 1)
-            for (int64_t c = 0; c < channels; c++) at[c] = line[c * plane_size + source];
-        else
-            gradient_loops<T>().transpose(line + source, plane_size, channels, n, at, channels);
+        const size_t bytes = static_cast<size_t>(n * each) * sizeof(T);
+        for (int64_t g = 0; g < p_.groups; g++) {
+            T* const at = row + g * in.group + w * each;
+            const T* const first_channel = line + g * each * (p_.channels_last ? 1 : plane_size);
+            if (source < 0)
+                std::memset(at, 0, bytes);
+            else if (p_.channels_last && p_.groups == 1)
+                std::memcpy(at, line + source * channels, bytes);
+            else if (p_.channels_last)
+                gradient_loops<T>().copy(first_channel + source * channels, channels, n, each, at, each,
+                                         each);
+            else if (n == 1)
+                for (int64_t c = 0; c < each; c++) at[c] = first_channel[c * plane_size + source];
+            else
+                gradient_loops<T>().transpose(first_channel + source, plane_size, each, n, at, each);
+        }
     };
     for (int64_t d = 0; d < p_.kernel[0]; d++) {
         const int64_t z =
@@ -154,7 +164,7 @@ void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth,
             const int64_t y =
                 axis_source(p_.mode, p_.in_size[1], rows.begin * p_.stride[1] + r - p_.pad_lo[1]);
             if (z < 0 || y < 0) {
-                std::memset(row, 0, static_cast<size_t>(in.row) * sizeof(T));
+                pixels(row, image, 0, width, -1);
                 continue;
             }
             const T* const line =

@@ -249,6 +249,30 @@ void backward_tiles(const PoolShape& s, const T* dy, const T* x, T* dx, const Po
     }
 }
 
+// ---- one window that is the whole volume, channels first: its maximum, then the first place that holds it
+
+template <class T>
+void backward_whole(const PoolShape& s, const T* dy, const T* x, T* dx, const PoolPart& part) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = lanes_of<V>;
+    const int64_t n = s.in_volume(), begin = part.row0 * s.in[2], end = part.row1 * s.in[2];
+    for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
+        const T* const from = x + slab * n;
+        const V best = broadcast<V>(reduce_run<T, MaxOp>(from, n));
+        int64_t at = 0;
+        for (uint64_t found = 0; found == 0; at += found == 0 ? 4 * L : __builtin_ctzll(found)) {
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) {  // together: a plane of 7 x 7 leaves no branch to be guessed
+                const int64_t i = at + v * L;
+                const V here = load(from + i, range_of<V>(0, n - i), broadcast<V>(least<T>()));
+                found |= bits_of(hits(here, best)) << (v * L);
+            }
+        }
+        fill(dx + slab * n + begin, end - begin, T(0));
+        if (at >= begin && at < end) dx[slab * n + at] = dy[slab];
+    }
+}
+
 // ---- entries
 
 template <class T>
@@ -264,6 +288,7 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
               void* scratch) {
     const T *const g = static_cast<const T*>(dy), *const from = static_cast<const T*>(x);
     T* const to = static_cast<T*>(dx);
+    if (ties == Ties::first && is_whole(s)) return backward_whole(s, g, from, to, part);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
     if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);
     if (ties == Ties::first && is_separable(s)) return backward_separable(s, g, from, to, part, scratch);

@@ -373,7 +373,7 @@ double predict_pointwise(const ConvProblem& p, DType dtype) {
 
 std::unique_ptr<ConvKernel> make_pointwise(const ConvProblem& problem, DType dtype) {
     if (problem.channels_last) {
-        if (problem.groups > 1 || problem.placed) return make_direct(problem, dtype);
+        if (problem.groups > 1) return make_direct(problem, dtype);
         return dtype == DType::f32 ? make_pointwise_last<float>(problem)
                                    : make_pointwise_last<double>(problem);
     }

@@ -141,12 +141,13 @@ class PointwiseLast final : public ConvKernel {
         return static_cast<size_t>(elements) * sizeof(T);
     }
     bool takes_bands() const override { return true; }
+    bool places_pixels() const override { return p_.placed; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const ScratchShare share = scratch_share();
         const int64_t pixels = args.batch * p_.out_pixels();
-        Cut cut = cut_outputs(args.batch, share);
+        Cut cut = cut_outputs(args, share);
         ScratchFrame frame;
         const T* packed = static_cast<const T*>(args.packed);
         const std::vector<LaneBlock>* list = &lane_blocks_;
@@ -173,6 +174,7 @@ class PointwiseLast final : public ConvKernel {
   private:
     static constexpr int64_t kUnit = 16;  // chains begin at whole lines
     static constexpr int64_t kLine = 64 / sizeof(T);
+    static constexpr int64_t kWidest = 64, kMostRows = 16;  // of a tile
 
     // Vectors of output channels stand in the user's weights as they are.
     bool whole_vectors() const { return p_.out_channels % micro<T>().lanes == 0; }
@@ -237,8 +239,8 @@ class PointwiseLast final : public ConvKernel {
         return all;
     }
 
-    Cut cut_outputs(int64_t batch, const ScratchShare& share) const {
-        const int64_t pixels = batch * p_.out_pixels(), cells = ceil_div(pixels, cell_);
+    Cut cut_outputs(const ConvArgs& args, const ScratchShare& share) const {
+        const int64_t batch = args.batch, pixels = batch * p_.out_pixels(), cells = ceil_div(pixels, cell_);
         const int threads = share.threads;
         Cut cut{0, 1, 1, false, false};
         const double work = p_.flops() * static_cast<double>(batch) / 2, enough = 60e3;
@@ -267,7 +269,7 @@ class PointwiseLast final : public ConvKernel {
             }
         }
         const int64_t most = ceil_div(blocks(), cut.chunks);
-        cut.staged = may_stream() && cut.chunks == 1 && !heavy(most) && streams(batch);
+        cut.staged = may_stream() && cut.chunks == 1 && !heavy(most) && streams(args);
         cut.band = cut.staged ? stage_pixels() : within(band_pixels(most), share.budget);
         if (cut.parts == 1 && pixels <= kFewPixels)
             cut.band = std::max(cut.band, within(pixels, share.budget));
@@ -275,9 +277,10 @@ class PointwiseLast final : public ConvKernel {
     }
     // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 24 > 160 at 56 x 56 3.0 to 3.7,
     // 64 > 64 2.1 to 2.6, 128 > 512 at 28 x 28 9.2 to 9.8.
-    bool streams(int64_t batch) const {
+    bool streams(const ConvArgs& args) const {
+        if (args.place != nullptr) return args.past_caches && args.place->pixel == p_.out_channels;
         const int64_t out = p_.out_channels * p_.out_pixels(), in = p_.in_channels * p_.in_pixels();
-        const auto bytes = [&](int64_t n) { return batch * n * static_cast<int64_t>(sizeof(T)); };
+        const auto bytes = [&](int64_t n) { return args.batch * n * static_cast<int64_t>(sizeof(T)); };
         return bytes(out + in) >= int64_t{48} << 20 && bytes(out) >= int64_t{20} << 20;
     }
 
@@ -304,9 +307,34 @@ class PointwiseLast final : public ConvKernel {
             const Range band{begin, std::min(begin + cut.band, pixels.end)},
                 next{band.end, std::min(band.end + cut.band, pixels.end)};
             run_band(args, packed, band, next, first, end, gather, stage, panel);
-            if (stage != nullptr)
-                stream(stage, static_cast<T*>(args.out) + begin * p_.out_channels,
-                       band.size() * p_.out_channels);
+            if (stage != nullptr) stream_band(args, band, stage);
+        }
+    }
+
+    // Where a row of outputs begins; rows count images, planes and rows.
+    T* placed_row(const ConvArgs& args, int64_t row) const {
+        const Placement& at = *args.place;
+        const int64_t plane = row / p_.out_size[1];
+        return static_cast<T*>(args.out) + plane / p_.out_size[0] * at.image +
+               plane % p_.out_size[0] * at.plane + row % p_.out_size[1] * at.row;
+    }
+    void stream_band(const ConvArgs& args, Range band, const T* stage) const {
+        const int64_t k = p_.out_channels, width = p_.out_size[2];
+        if (args.place == nullptr)
+            return stream(stage, static_cast<T*>(args.out) + band.begin * k, band.size() * k);
+        for (int64_t i = band.begin, n; i < band.end; i += n, stage += n * k) {
+            n = std::min(width - i % width, band.end - i);
+            stream(stage, placed_row(args, i / width) + i % width * k, n * k);
+        }
+    }
+    // A tile of placed outputs that goes on in the next row, from or to where it stands in one piece.
+    void cut_tile(const ConvArgs& args, int64_t pixel, int64_t n, const LaneBlock& block, T* tile,
+                  bool reads) const {
+        const size_t bytes = static_cast<size_t>(block.count) * sizeof(T);
+        for (int64_t i = pixel; i < pixel + n; i++, tile += kWidest) {
+            T* const at =
+                placed_row(args, i / p_.out_size[2]) + i % p_.out_size[2] * args.place->pixel + block.first;
+            reads ? std::memcpy(tile, at, bytes) : std::memcpy(at, tile, bytes);
         }
     }
 
@@ -331,6 +359,7 @@ class PointwiseLast final : public ConvKernel {
             inputs.begin(next.size(), p_.in_channels, calls);
         const auto input_at = [&](int64_t run) { return source(args, next.begin + run); };
         const bool reads_ahead = heavy(end - first);
+        alignas(64) T tile[kMostRows * kWidest];  // placed outputs that are cut by the end of a row
 
         ChannelTile<T> call;
         call.x_row = dense_ ? p_.in_channels : gathered_pixel();
@@ -365,8 +394,15 @@ class PointwiseLast final : public ConvKernel {
                 call.bias =
                     last && args.bias != nullptr ? static_cast<const T*>(args.bias) + block.first : nullptr;
                 call.clamp = last ? clamp_of(args.activation) : Clamp::none;
+                T* row = nullptr;  // of placed outputs
+                int64_t column = 0;
+                const bool placed = args.place != nullptr && stage == nullptr;
                 for (int64_t pixel = band.begin; pixel < band.end; pixel += rows) {
                     const int64_t n = std::min(rows, band.end - pixel), out = pixel * k + block.first;
+                    if (placed && (row == nullptr || column >= p_.out_size[2])) {
+                        row = placed_row(args, pixel / p_.out_size[2]);
+                        column = pixel % p_.out_size[2];
+                    }
                     call.x =
                         (dense_ ? source(args, pixel) : gather + (pixel - band.begin) * gathered_pixel()) +
                         chain.begin;
@@ -376,6 +412,16 @@ class PointwiseLast final : public ConvKernel {
                     inputs.take(input_at, chain.segments, &call.ahead_x, &call.ahead_x_lines);
                     weights.take([&](int64_t) { return later_panel; }, chain.segments, &call.ahead,
                                  &call.ahead_lines);
+                    if (placed) {
+                        const bool cut = column + n > p_.out_size[2];
+                        call.out_row = cut ? kWidest : args.place->pixel;
+                        call.out = cut ? tile : row + column * args.place->pixel + block.first;
+                        if (cut && call.accumulate) cut_tile(args, pixel, n, block, tile, true);
+                        kernels.channels[n][block.vectors](call);
+                        if (cut) cut_tile(args, pixel, n, block, tile, false);
+                        column += n;
+                        continue;
+                    }
                     kernels.channels[n][block.vectors](call);
                     if (last && needs_pass(args.activation))
                         rows_of<T>().activate(args.activation, call.out, n, k, block.count);

@@ -237,8 +237,10 @@ inline bool is_by_position(const PoolShape& s) {
     if (reach > 8 * (s.in[2] + s.out[2]) + 4096) return true;
     if (!s.channels_last || s.channels < 8) return false;
     int64_t overlap = 1;  // how many windows an element lies in, about
-    for (int a = 0; a < 3; a++)
-        overlap *= s.stride[a] < s.kernel[a] ? (s.kernel[a] + s.stride[a] - 1) / s.stride[a] : 1;
+    for (int a = 0; a < 3; a++) {
+        const int64_t windows = s.stride[a] < s.kernel[a] ? (s.kernel[a] + s.stride[a] - 1) / s.stride[a] : 1;
+        overlap *= windows < s.out[a] ? windows : s.out[a];
+    }
     return overlap <= 9;
 }
 

@@ -240,6 +240,11 @@ template <class V>
 FASTCONV_INLINE Hits<V> either(Hits<V> a, Hits<V> b) {
     return {a.bits | b.bits};
 }
+// One bit for each lane.
+template <class V>
+FASTCONV_INLINE uint64_t bits_of(Hits<V> h) {
+    return h.bits;
+}
 
 #else
 
@@ -275,6 +280,12 @@ FASTCONV_INLINE Hits<V> without(Hits<V> h, Hits<V> done) {
 template <class V>
 FASTCONV_INLINE Hits<V> either(Hits<V> a, Hits<V> b) {
     return {a.bits | b.bits};
+}
+template <class V>
+FASTCONV_INLINE uint64_t bits_of(Hits<V> h) {
+    uint64_t bits = 0;
+    for (int l = 0; l < lanes_of<V>; l++) bits |= static_cast<uint64_t>(h.bits[l] != 0) << l;
+    return bits;
 }
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/gradient_loops_kernels.hpp"
+#include "algorithms/stream.hpp"
 #include "plan/candidates.hpp"
 #include "plan/weight_cache.hpp"
 #include "runtime/scratch.hpp"
@@ -19,6 +20,10 @@ constexpr size_t kPhaseBytes = 1u << 20;  // of the phases' outputs at a time: 4
 // Smaller weights are rotated and packed at every call: that is quicker than to look them up.
 constexpr size_t kKeptFrom = 4u << 10;
 constexpr int64_t kTaskElements = 16384;  // moved by one task
+// What is counted too much of a phase of all ways: seen over predicted time 0.75 to 1.06 channels first, 0.78 to 1.12 last, of
+// what it is for phases by rows (4x4 with stride 2, 3 to 256 channels, 8x8 to 70x70).
+constexpr double kJoined = 0.92;
+constexpr double kPutSeconds = 0.15e-9;  // for an element that waits in scratch, channels last
 
 size_t bytes_of(int64_t count, DType dtype) {
     return static_cast<size_t>(count) * (dtype == DType::f32 ? 4 : 8);
@@ -46,32 +51,22 @@ BackwardData::BackwardData(const ConvProblem& given, DType dtype)
       dtype_(dtype),
       serial_(next_serial()) {
     const ConvProblem& p = problem_;
-    const auto same_pixels = [&](const PhaseAxis& a, const PhaseAxis& b) {
-        return a.size == b.size && a.taps == b.taps && a.taps > 0 && a.pad_lo == b.pad_lo;
-    };
+    places_.resize(static_cast<size_t>(p.stride[0] * p.stride[1] * p.stride[2]));
     for (int64_t i = 0; i < p.stride[0]; i++) {
-        for (int64_t j = 0; j < p.stride[1]; j++) {
-            for (int64_t k = 0, ways; k < p.stride[2]; k += ways) {
-                const PhaseAxis along = axis_of(2, k);
-                ways = 1;
-                while (p.groups == 1 && k + ways < p.stride[2] && same_pixels(along, axis_of(2, k + ways)))
-                    ways++;
-                for (int64_t w = 0; w < ways; w++) ways_.push_back({phases_.size(), w});
-                add_phase(axis_of(0, i), axis_of(1, j), along, ways);
-            }
-        }
+        std::vector<Phase> apart = phases_of(axis_of(0, i)), joined = joined_of(axis_of(0, i));
+        const bool join = !joined.empty() && kJoined * predict(joined) < predict(apart);
+        for (Phase& phase : join ? joined : apart) add(std::move(phase));
     }
 }
 
-void BackwardData::add_phase(const PhaseAxis& depth, const PhaseAxis& down, const PhaseAxis& along,
-                             int64_t ways) {
+BackwardData::Phase BackwardData::phase_of(const PhaseAxis& depth, const PhaseAxis& down,
+                                           const PhaseAxis& along, std::vector<Way> ways, bool joined) const {
     const ConvProblem& p = problem_;
-    Phase phase{{depth, down, along}, {}, p, nullptr, nullptr, false, 0};
-    for (int64_t w = 0; w < ways; w++) phase.first.push_back(axis_of(2, along.start + w).first);
+    Phase phase{{depth, down, along}, std::move(ways), joined, p, nullptr, nullptr, false, 0};
     ConvProblem& q = phase.problem;
     q.in_channels = p.out_channels;
-    q.out_channels = p.in_channels * ways;
-    q.placed = p.channels_last && p.stride[0] * p.stride[1] * p.stride[2] > 1;
+    q.out_channels = p.in_channels * phase.count();
+    q.placed = p.channels_last && !joined && places_.size() > 1;
     bool reached = phase.pixels() > 0;
     for (int a = 0; a < 3; a++) {
         const PhaseAxis& axis = phase.axis[a];
@@ -84,8 +79,77 @@ void BackwardData::add_phase(const PhaseAxis& depth, const PhaseAxis& down, cons
         q.pad_hi[a] = axis.size - 1 + (axis.taps - 1) * axis.dilation - axis.pad_lo - (p.out_size[a] - 1);
         reached = reached && axis.taps > 0;
     }
-    if (reached) {
-        phase.algorithm = &choose_conv_algorithm(q, dtype_);
+    if (reached) phase.algorithm = &choose_conv_algorithm(q, dtype_);
+    return phase;
+}
+
+std::vector<BackwardData::Phase> BackwardData::phases_of(const PhaseAxis& depth) const {
+    const ConvProblem& p = problem_;
+    const auto same_pixels = [&](const PhaseAxis& a, const PhaseAxis& b) {
+        return a.size == b.size && a.taps == b.taps && a.taps > 0 && a.pad_lo == b.pad_lo;
+    };
+    std::vector<Phase> phases;
+    for (int64_t j = 0; j < p.stride[1]; j++) {
+        const PhaseAxis down = axis_of(1, j);
+        for (int64_t k = 0; k < p.stride[2];) {
+            const PhaseAxis along = axis_of(2, k);
+            std::vector<Way> ways;
+            do {
+                ways.push_back({{j, k}, {down.size, along.size}, {down.first, axis_of(2, k).first}, {0, 0}});
+                k++;
+            } while (p.groups == 1 && k < p.stride[2] && same_pixels(along, axis_of(2, k)));
+            phases.push_back(phase_of(depth, down, along, std::move(ways), false));
+        }
+    }
+    return phases;
+}
+
+std::vector<BackwardData::Phase> BackwardData::joined_of(const PhaseAxis& depth) const {
+    const ConvProblem& p = problem_;
+    PhaseAxis axis[2] = {axis_of(1, 0), axis_of(2, 0)};  // in the end: of all ways
+    if (p.groups > 1 || depth.taps == 0 || axis[0].taps * axis[1].taps <= 1) return {};
+    for (int a = 0; a < 2; a++) {
+        for (int64_t i = 0; i < p.stride[a + 1]; i++) {
+            const PhaseAxis way = axis_of(a + 1, i);
+            if (way.size == 0 || way.taps != axis[a].taps) return {};
+            axis[a].pad_lo = std::max(axis[a].pad_lo, way.pad_lo);
+        }
+    }
+    std::vector<Way> ways;
+    for (int64_t i = 0; i < p.stride[1] * p.stride[2]; i++) {
+        Way way{{i / p.stride[2], i % p.stride[2]}, {}, {}, {}};
+        for (int a = 0; a < 2; a++) {
+            const PhaseAxis own = axis_of(a + 1, way.start[a]);
+            way.size[a] = own.size;
+            way.first[a] = own.first;
+            way.shift[a] = axis[a].pad_lo - own.pad_lo;
+            axis[a].size = std::max(axis[a].size, way.shift[a] + own.size);
+        }
+        ways.push_back(way);
+    }
+    std::vector<Phase> phases;
+    if (ways.size() > 1) phases.push_back(phase_of(depth, axis[0], axis[1], std::move(ways), true));
+    return phases;
+}
+
+double BackwardData::predict(const std::vector<Phase>& phases) const {
+    double seconds = 0;
+    for (const Phase& phase : phases) {
+        if (phase.algorithm == nullptr) continue;
+        seconds += phase.algorithm->predict(phase.problem, dtype_);
+        if (phase.joined && problem_.channels_last)
+            seconds += kPutSeconds * static_cast<double>(phase.problem.out_channels * phase.pixels());
+    }
+    return seconds;
+}
+
+void BackwardData::add(Phase&& phase) {
+    const ConvProblem &p = problem_, &q = phase.problem;
+    for (const Way& way : phase.ways) {
+        const int64_t at = (phase.axis[0].start * p.stride[1] + way.start[0]) * p.stride[2] + way.start[1];
+        places_[static_cast<size_t>(at)] = {phases_.size(), static_cast<size_t>(&way - phase.ways.data())};
+    }
+    if (phase.algorithm != nullptr) {
         phase.kernel = phase.algorithm->make(q, dtype_);
         const size_t bytes = phase.kernel->packed_bytes();
         phase.packs = bytes > 0;
@@ -101,10 +165,12 @@ std::string BackwardData::describe() const {
     for (const Phase& phase : phases_) {
         if (phase.pixels() == 0) continue;
         std::string at, taps;
+        const Way &first = phase.ways.front(), &last = phase.ways.back();
         for (int a = 0; a < 3; a++) {
             const PhaseAxis& axis = phase.axis[a];
-            at += (a > 0 ? ", " : "") + std::to_string(axis.start);
-            if (a == 2 && phase.ways() > 1) at += ".." + std::to_string(axis.start + phase.ways() - 1);
+            at += (a > 0 ? ", " : "") + std::to_string(a == 0 ? axis.start : first.start[a - 1]);
+            if (a > 0 && last.start[a - 1] > first.start[a - 1])
+                at += ".." + std::to_string(last.start[a - 1]);
             at += "::" + std::to_string(problem_.stride[a]);
             taps += (a > 0 ? "x" : "") + std::to_string(axis.taps);
         }
@@ -121,9 +187,9 @@ Placement BackwardData::placement() const {
     return {p.in_size[0] * plane, p.stride[0] * plane, p.stride[1] * row, p.stride[2] * pixel};
 }
 
-int64_t BackwardData::corner(const Phase& phase) const {
+int64_t BackwardData::corner(const Phase& phase, const Way& way) const {
     const ConvProblem& p = problem_;
-    return ((phase.axis[0].start * p.in_size[1] + phase.axis[1].start) * p.in_size[2] + phase.axis[2].start) *
+    return ((phase.axis[0].start * p.in_size[1] + way.start[0]) * p.in_size[2] + way.start[1]) *
            p.in_channels;
 }
 
@@ -133,14 +199,14 @@ template <class T>
 void BackwardData::rotate(const Phase& phase, const T* weight, T* rotated) const {
     const ConvProblem &p = problem_, &q = phase.problem;
     const int64_t channels = p.group_in(), outputs = p.group_out(), taps = p.taps(), kept = q.taps(),
-                  ways = phase.ways();
+                  ways = phase.count();
     std::vector<int64_t> tap(kept * ways);  // way after way
     for (int64_t i = 0; i < kept * ways; i++) {
         const int64_t j = i % kept;
         const int64_t at[3] = {j / q.kernel[2] / q.kernel[1], j / q.kernel[2] % q.kernel[1], j % q.kernel[2]};
         for (int a = 0; a < 3; a++) {
             const PhaseAxis& axis = phase.axis[a];
-            const int64_t first = a == 2 ? phase.first[i / kept] : axis.first;
+            const int64_t first = a == 0 ? axis.first : phase.ways[i / kept].first[a - 1];
             tap[i] = tap[i] * p.kernel[a] + first + (axis.taps - 1 - at[a]) * axis.step;
         }
     }
@@ -208,15 +274,25 @@ template <class T>
 void BackwardData::put(const Phase& phase, int64_t images, const T* from, int64_t from_pixel, T* dx) const {
     const Placement place = placement();
     const int64_t width = phase.axis[2].size, height = phase.axis[1].size, depth = phase.axis[0].size;
-    const int64_t channels = phase.ways() * problem_.in_channels, lines = images * depth * height;
-    const int64_t together = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, width * channels));
+    // Ways of one row at one place are pixels side by side.
+    const size_t ways = phase.joined ? phase.ways.size() : 1;
+    const int64_t channels = (phase.joined ? 1 : phase.count()) * problem_.in_channels,
+                  lines = images * depth * height;
+    const int64_t together =
+        std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, width * phase.problem.out_channels));
     parallel_for(ceil_div(lines, together), [&](int64_t task) {
         for (int64_t line = task * together; line < std::min(lines, (task + 1) * together); line++) {
-            T* to = dx + corner(phase) + line / height / depth * place.image +
-                    line / height % depth * place.plane + line % height * place.row;
-            const T* pixel = from + line * width * from_pixel;
-            for (int64_t i = 0; i < width; i++, to += place.pixel, pixel += from_pixel)
-                std::memcpy(to, pixel, static_cast<size_t>(channels) * sizeof(T));
+            for (size_t w = 0; w < ways; w++) {
+                const Way& way = phase.ways[w];
+                const int64_t row = line % height - way.shift[0];
+                if (row < 0 || row >= way.size[0]) continue;
+                T* const to = dx + corner(phase, way) + line / height / depth * place.image +
+                              line / height % depth * place.plane + row * place.row;
+                const T* const pixels =
+                    from + (line * width + way.shift[1]) * from_pixel + static_cast<int64_t>(w) * channels;
+                gradient_loops<T>().copy(pixels, from_pixel, way.size[1], channels, to, place.pixel,
+                                         channels);
+            }
         }
     });
 }
@@ -238,14 +314,18 @@ void BackwardData::interleave(int64_t images, const T* const* parts, const T* bl
             const int64_t h = unit % down, d = unit / down % depth, plane = unit / down / depth;
             const int64_t image = plane / channels, channel = plane % channels;
             for (int64_t w = 0; w < ways; w++) {
-                const Way& way = ways_[(d % p.stride[0] * down + h) * ways + w];
-                const Phase& phase = phases_[way.phase];
+                const Place place = places_[(d % p.stride[0] * down + h) * ways + w];
+                const Phase& phase = phases_[place.phase];
+                const Way& way = phase.ways[place.way];
                 const PhaseAxis* const axis = phase.axis;
-                const int64_t of = (image * phase.ways() + way.index) * channels + channel;
+                const int64_t of =
+                    (image * phase.count() + static_cast<int64_t>(place.way)) * channels + channel;
                 from_row[w] = axis[2].size;
-                from[w] = parts[way.phase];
+                from[w] = parts[place.phase];
                 if (from[w] != nullptr)
-                    from[w] += (of * axis[0].size + d / p.stride[0]) * axis[1].size * axis[2].size;
+                    from[w] +=
+                        ((of * axis[0].size + d / p.stride[0]) * axis[1].size + way.shift[0]) * axis[2].size +
+                        way.shift[1];
             }
             gradient_loops<T>().interleave({from, from_row, ways, ceil_div(height - h, down), width,
                                             blank[channel], dx + ((plane * depth + d) * height + h) * width,
@@ -264,6 +344,8 @@ void BackwardData::run_images(const BackwardDataArgs& a, const char* packed, con
     const int64_t image = p.in_channels * p.in_pixels();
     T* const dx = static_cast<T*>(a.dx) + first * image;
     const Placement place = placement();
+    const size_t values =
+        static_cast<size_t>(p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels());  // of an image
     ScratchFrame frame;
     const T** const parts = frame.take<const T*>(static_cast<int64_t>(phases_.size()));
     for (const Phase& phase : phases_) {
@@ -278,14 +360,17 @@ void BackwardData::run_images(const BackwardDataArgs& a, const char* packed, con
         args.bias = bias;
         args.activation = needs_pass(a.activation) ? Activation::none : a.activation;
         args.out = dx;
-        if (ways_.size() == 1) {
+        if (places_.size() == 1) {
             args.activation = a.activation;
             phase.kernel->run(args);
             return;
         }
-        if (p.channels_last && phase.kernel->places_pixels()) {
+        if (phase.placed()) {
             args.place = &place;
-            args.out = dx + corner(phase);
+            // The rows of a phase lie apart: 19 MB of 128 > 64 took 7% longer streamed, 50 MB 10% less.
+            args.past_caches = past_caches(a.batch * values * sizeof(T) / 2,
+                                           phase.problem.group_in() * phase.problem.taps());
+            args.out = dx + corner(phase, phase.ways[0]);
             phase.kernel->run(args);
             continue;
         }
@@ -320,12 +405,13 @@ void BackwardData::run_as(const BackwardDataArgs& a, const char* packed) const {
     const ConvProblem& p = problem_;
     const int64_t channels = p.in_channels;
     ScratchFrame frame;
-    T* const blank = frame.take<T>(channels * p.stride[2]);
+    const int64_t repeats = p.stride[1] * p.stride[2];
+    T* const blank = frame.take<T>(channels * repeats);
     const T* bias = static_cast<const T*>(a.bias);
     const Clamp clamp = clamp_of(a.activation);
-    if (ways_.size() > 1) {
-        T* const repeated = frame.take<T>(channels * p.stride[2]);
-        for (int64_t i = 0; i < channels * p.stride[2]; i++) {
+    if (places_.size() > 1) {
+        T* const repeated = frame.take<T>(channels * repeats);
+        for (int64_t i = 0; i < channels * repeats; i++) {
             repeated[i] = blank[i] = bias == nullptr ? T(0) : bias[i % channels];
             if (clamp != Clamp::none && blank[i] < 0) blank[i] = 0;
             if (clamp == Clamp::relu6 && blank[i] > 6) blank[i] = 6;
@@ -336,11 +422,10 @@ void BackwardData::run_as(const BackwardDataArgs& a, const char* packed) const {
     const int64_t together = std::clamp<int64_t>(static_cast<int64_t>(kPhaseBytes) / bytes, 1, a.batch);
     // Where nothing waits in scratch and the weights of the phases would take each other's place in L2, every phase goes
     // over all images. With small weights that is slower: 3x3 depthwise, 144 channels at 56x56, 1.1 and 1.4 ms.
-    const auto in_place = [](const Phase& phase) {
-        return phase.kernel == nullptr || phase.kernel->places_pixels();
-    };
-    const bool lone = ways_.size() == 1 && phases_[0].kernel != nullptr, heavy = packed_bytes_ > kPhaseBytes;
-    if (lone || (p.channels_last && heavy && std::all_of(phases_.begin(), phases_.end(), in_place)))
+    const auto in_place = [](const Phase& phase) { return phase.kernel == nullptr || phase.placed(); };
+    const bool lone = places_.size() == 1 && phases_[0].kernel != nullptr,
+               heavy = packed_bytes_ > kPhaseBytes;
+    if (lone || (heavy && p.channels_last && std::all_of(phases_.begin(), phases_.end(), in_place)))
         return run_images<T>(a, packed, bias, blank, 0, a.batch);
     int64_t first = 0;
     if (const int64_t threads = num_threads(); threads > 1 && a.batch >= threads) {

@@ -6,6 +6,11 @@
 // zero is multiplied. Neighbouring phases of a row whose taps see the same pixels of dY are one convolution with
 // more outputs: 2x2 with stride 2 is a 1x1 for each row of the kernel. [Shi et al., arXiv:1609.07009]
 //
+// Phases with the same number of taps see the same pixels of dY once the outputs of some are counted from one place further
+// on: 4x4 with stride 2 is one 2x2 with four times as many outputs, its input packed or transformed once for all of them
+// (64 > 3 channels at 32x32 146 to 65 us, 256 > 128 at 16x16 1.34 to 1.10 ms, 32 > 16 at 64x64 0.53 to 0.36), unless the
+// one place more costs a row of tiles (512 > 256 at 8x8 1.35 to 1.60 ms).
+//
 // Channels last, outputs are written where they belong (ConvArgs::place). Channels first, phases are computed into
 // scratch, some images at a time so that they stay in the cache, and written interleaved. A phase that no tap
 // reaches is zero. Threads take whole images where there are enough, else they share each phase.
@@ -53,28 +58,40 @@ class BackwardData {
         int64_t first, step, taps;
         int64_t dilation, pad_lo;
     };
-    // Of the width, `ways` phases side by side, each from a first tap of its own: their outputs follow each other as channels.
+    // One remainder of height and width: where its pixels begin and how many they are, its first tap, and how many places
+    // further on its phase counts its outputs.
+    struct Way {
+        int64_t start[2], size[2], first[2], shift[2];
+    };
+    // Ways whose outputs follow each other as channels.
     struct Phase {
         PhaseAxis axis[3];
-        std::vector<int64_t> first;  // tap of each way along the width
-        ConvProblem problem;         // over dY; meaningless without taps
+        std::vector<Way> ways;
+        bool joined;          // whether its ways are neither of one row nor at one place
+        ConvProblem problem;  // over dY; meaningless without taps
         const ConvAlgorithm* algorithm;
         std::unique_ptr<ConvKernel> kernel;  // null where no tap reaches the phase
         bool packs;                          // whether the kernel is given its weights packed
         size_t at;                           // where its weights stand among those of all phases
-        int64_t ways() const { return static_cast<int64_t>(first.size()); }
+        int64_t count() const { return static_cast<int64_t>(ways.size()); }
+        bool placed() const { return problem.placed && kernel->places_pixels(); }
         int64_t pixels() const { return axis[0].size * axis[1].size * axis[2].size; }
     };
-    // One remainder per axis: a way of some phase.
-    struct Way {
-        size_t phase;
-        int64_t index;
+    // Of each remainder per axis: a phase, and one of its ways.
+    struct Place {
+        size_t phase, way;
     };
     PhaseAxis axis_of(int axis, int64_t start) const;
-    void add_phase(const PhaseAxis& depth, const PhaseAxis& down, const PhaseAxis& along, int64_t ways);
+    Phase phase_of(const PhaseAxis& depth, const PhaseAxis& down, const PhaseAxis& along,
+                   std::vector<Way> ways, bool joined) const;
+    // The phases of one remainder of the depth: by rows, or all in one, if they can be.
+    std::vector<Phase> phases_of(const PhaseAxis& depth) const;
+    std::vector<Phase> joined_of(const PhaseAxis& depth) const;
+    double predict(const std::vector<Phase>& phases) const;
+    void add(Phase&& phase);
     // Of dx, channels last, the pixels of a phase; `ways` of them count as one.
     Placement placement() const;
-    int64_t corner(const Phase& phase) const;
+    int64_t corner(const Phase& phase, const Way& way) const;
 
     template <class T>
     void pack_as(const T* weight, char* packed) const;
@@ -97,7 +114,7 @@ class BackwardData {
     size_t packed_bytes_ = 0;
     uint64_t serial_;
     std::vector<Phase> phases_;
-    std::vector<Way> ways_;  // stride[0] * stride[1] * stride[2], the width fastest; some may be empty
+    std::vector<Place> places_;  // stride[0] * stride[1] * stride[2], the width fastest; some may be empty
 };
 
 }  // namespace fastconv
