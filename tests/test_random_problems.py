@@ -48,6 +48,9 @@ def test_report() -> None:
     assert found[0].quotient == 9.0
     lines = report(found, worst=1)
     assert lines[0].startswith("3 problems")
-    assert str(problems[0]) in lines[-1]
+    assert f"{problems[0]}: {found[0].reason}" in lines[-1]
+    assert Cliff(problems[0], 3.0, 1.0, empty_call=1.0).reason == "the call: 3 times an empty one"
+    drawn = RandomProblem("conv", "int16", False, 1, 6, 4, 2, (9, 9), (3, 3), (1, 1), (0, 0), (1, 1))
+    assert Cliff(drawn, 1.0, 1.0).reason == f"{drawn.algorithm}, int16 is cast, 3 > 2 channels a group, rows of 7"
     measured = measure([p for p in random_problems(30, seed=6) if p.operations < 1e6][:3], seconds=0.001)
     assert [m.quotient for m in measured] == sorted((m.quotient for m in measured), reverse=True)

@@ -9,8 +9,8 @@ namespace fastconv {
 
 namespace {
 
-// So many numbers are cast by the caller alone; more are left to those who cut the work.
-constexpr int64_t kCastMost = 1 << 15;
+// So many numbers are cast at once, by the caller alone; more are left to those who cut the work.
+constexpr int64_t kCastMost = 1 << 18;
 
 template <class From, class To>
 void cast(int64_t n, const void* from, void* to) {

@@ -4,6 +4,10 @@
 // an entry serves the calls whose weights have its own. The fingerprint is a universal hash under keys that each process
 // draws for itself: weights that differ, in whichever way, have the same one with a probability below 2^-60. Comparing
 // with a copy byte for byte, which this replaced, read twice as much: 3x3 with 512 channels at 7x7 2.7 ms a call, now 1.6.
+//
+// What is left is reading: weights that L2 does not keep arrive at 29 GB/s, all that one core gets from the third level (4 MB
+// in 145 us of the 170 that a call of 512 > 2048 takes longer than a plan). Nothing cheaper is sound: a read-only array may be
+// made writeable again, or written through another view, and the address says nothing of the content.
 #pragma once
 
 #include <cstddef>

@@ -5,6 +5,7 @@ strided, with large kernels), their gradients, transposed convolutions, poolings
 both layouts. Each is timed, and the time divided by what the roofline asks of this machine: operations at the rate of
 multiply-adds on registers or bytes at the rate of a large copy, whichever takes longer, and the cost of a call that
 does nothing else. The distribution of that quotient tells: its 99th percentile within 8 times its median is the aim.
+The worst are listed with what can be known of the reason without looking into a kernel.
 """
 
 from __future__ import annotations
@@ -96,6 +97,44 @@ class RandomProblem:
         groups = f" g{self.groups}" if self.groups > 1 else ""
         return f"{text}{channels} k{kernel} s{stride} p{padding} d{dilation}{groups}"
 
+    @property
+    def _weight_shape(self) -> tuple[int, ...]:
+        outer, inner = (self.c, self.k) if self.kind == "transposed" else (self.k, self.c)
+        inner //= self.groups
+        return (*self.kernel, inner, outer) if self.channels_last else (outer, inner, *self.kernel)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The public function's keywords."""
+        given: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "layout": self.layout}
+        return given if "pool" in self.kind else given | {"dilation": self.dilation, "groups": self.groups}
+
+    @property
+    def algorithm(self) -> str | None:
+        """What a convolution is computed by; None for other kinds."""
+        if self.kind != "conv":
+            return None
+        dtype = np.result_type(np.dtype(self.dtype), np.float32)
+        body = (*self.size, self.c) if self.channels_last else (self.c, *self.size)
+        weight = np.zeros(self._weight_shape, dtype)
+        plan = getattr(fastconv, f"plan_conv{self.rank}d")((self.n, *body), weight, dtype=dtype, **self._given)
+        return str(plan.algorithm)
+
+    @property
+    def traits(self) -> list[str]:
+        """What there is about it that leaves vectors, or memory, half used."""
+        found = []
+        if self.dtype not in ("float32", "float64") and self.kind not in ("max_pool", "pad"):
+            found.append(f"{self.dtype} is cast")
+        inner, outer = self.c // self.groups, self.k // self.groups
+        if self.operations and min(inner, outer) < 8:
+            found.append(f"{inner} > {outer} channels" + (" a group" if self.groups > 1 else ""))
+        if self.channels_last and not self.operations and self.c < 8:
+            found.append(f"{self.c} channels")
+        if not self.channels_last and self.out_size[-1] < 16:
+            found.append(f"rows of {self.out_size[-1]}")
+        return found
+
     def call(self) -> Callable[[], Any]:
         """The public call with arrays of its own."""
         rng = np.random.default_rng(1)
@@ -113,7 +152,7 @@ class RandomProblem:
             sides = [(p, p) for p in self.padding]
             widths = [(0, 0), *sides, (0, 0)] if self.channels_last else [(0, 0), (0, 0), *sides]
             return lambda: fastconv.pad(x, widths, mode=self.mode)
-        given: dict[str, Any] = {"stride": self.stride, "padding": self.padding, "layout": self.layout}
+        given = self._given
         if "pool" in self.kind:
             function = getattr(fastconv, f"{self.kind.removesuffix(' grad')}{self.rank}d")
             if not self.kind.endswith("grad"):
@@ -121,10 +160,7 @@ class RandomProblem:
             back = getattr(fastconv, f"{self.kind.removesuffix(' grad')}{self.rank}d_backward")
             dy = data(self.c, self.out_size)
             return lambda: back(dy, x, self.kernel, **given)
-        given |= {"dilation": self.dilation, "groups": self.groups}
-        outer, inner = (self.c, self.k) if self.kind == "transposed" else (self.k, self.c)
-        inner //= self.groups
-        weight = array(*self.kernel, inner, outer) if self.channels_last else array(outer, inner, *self.kernel)
+        weight = array(*self._weight_shape)
         if self.kind in ("conv", "transposed"):
             name = "conv" if self.kind == "conv" else "conv_transpose"
             function = getattr(fastconv, f"{name}{self.rank}d")
@@ -198,16 +234,25 @@ def random_problems(count: int, seed: int = 0) -> Iterator[RandomProblem]:
 
 @dataclass(frozen=True)
 class Cliff:
-    """A problem, the seconds it takes, the seconds the roofline asks for, and their quotient."""
+    """A problem, the seconds it takes, those the roofline asks for, and those of a call that computes nothing."""
 
     problem: RandomProblem
     seconds: float
     demand: float
+    empty_call: float = 0.0
 
     @property
     def quotient(self) -> float:
         """How many times the roofline's time it takes."""
         return self.seconds / self.demand
+
+    @property
+    def reason(self) -> str:
+        """Why it may take so long, as far as can be known without looking into the kernel."""
+        if self.seconds < 8 * self.empty_call:
+            return f"the call: {self.seconds / self.empty_call:.0f} times an empty one"
+        algorithm = self.problem.algorithm
+        return ", ".join(([algorithm] if algorithm else []) + self.problem.traits) or "the kernel"
 
 
 def _best(call: Callable[[], Any], seconds: float) -> float:
@@ -248,7 +293,7 @@ def measure(
         bytes_each = np.dtype(problem.dtype).itemsize
         peak = rate / 2 if problem.dtype in ("float64", "int32") else rate
         demand = max(problem.operations / peak, problem.elements * bytes_each / bandwidth) + call
-        return Cliff(problem, _best(problem.call(), seconds), demand)
+        return Cliff(problem, _best(problem.call(), seconds), demand, call)
 
     found = sorted((timed(p) for p in problems), key=lambda f: -f.quotient)
     for _ in range(2):
@@ -274,5 +319,5 @@ def report(found: Sequence[Cliff], worst: int = 20) -> list[str]:
         mine = np.array([f.quotient for f in found if f.problem.kind == kind])
         lines.append(f"  {kind:16} {len(mine):4}  median {np.median(mine):5.1f}, worst {mine.max():6.1f}")
     lines.append("worst:")
-    lines += [f"  {f.quotient:6.1f}  {f.seconds * 1e6:9.1f} us  {f.problem}" for f in found[:worst]]
+    lines += [f"  {f.quotient:6.1f}  {f.seconds * 1e6:9.1f} us  {f.problem}: {f.reason}" for f in found[:worst]]
     return lines

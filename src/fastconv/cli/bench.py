@@ -38,7 +38,7 @@ _EPILOG = """examples:
   fastconv bench "64x56x56>128k3s2p1" --batch 1,8       any shape: kernel 3, stride 2, padding 1
   fastconv bench --from run.json --html report.html     a report from figures measured before
   fastconv bench --compare before.json after.json       what became faster or slower, beyond noise
-  fastconv bench --cliffs 2000 --threads 1              random problems: is there one that is slow beyond reason?
+  fastconv bench --cliffs 400 --seed 0,1 --threads 1    random problems: is there one that is slow beyond reason?
   fastconv bench --readme --peers --threads 1           write the table of README.md
 """
 _MODES = ("eager", "plan")
@@ -88,14 +88,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cliffs",
         type=positive,
         metavar="N",
-        help="N random problems of every kind: time over the roofline's, the worst",
+        help="N random problems of every kind: time over the roofline's, the worst with what may be the reason",
     )
+    add("--seed", type=_seeds, default=[0], metavar="N,N", help="other random problems, N for each seed (0)")
     add("--readme", nargs="?", const="README.md", metavar="FILE",
         help="write the table between its markers there, and the picture into docs beside it")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:
     return list(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _modes(text: str) -> tuple[str, ...]:
@@ -202,11 +207,12 @@ def _cliffs(args: argparse.Namespace) -> int:
     """The distribution of random problems' times over what the machine's limits ask, and the worst of them."""
     if args.threads:
         fastconv.set_num_threads(args.threads[0])
-    problems = list(random_problems(args.cliffs))
-    with progress(len(problems)) as step:
-        found = measure_cliffs(problems, progress=step)
-    for line in cliff_lines(found):
-        print(line)
+    drawn = {seed: list(random_problems(args.cliffs, seed)) for seed in args.seed}
+    with progress(sum(map(len, drawn.values()))) as step:
+        found = {seed: measure_cliffs(problems, progress=step) for seed, problems in drawn.items()}
+    for seed, cliffs in found.items():
+        print(f"seed {seed}: ", end="")
+        print(*cliff_lines(cliffs), sep="\n")
     return 0
 
 
