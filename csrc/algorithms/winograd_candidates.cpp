@@ -42,7 +42,7 @@ double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
                  bandwidth = weights < 48e6 ? 20.5e9 : 10e9;
     // Half of the shorter of the two is hidden behind the longer.
     const auto time = [&](int64_t batch) {
-        const int64_t blocks = ceil_div(batch * tiling.tiles(), run_tiles(p, tiling, m));
+        const int64_t blocks = ceil_div(batch * tiling.tiles(), run_size(p, tiling, m).tiles);
         const double passes = static_cast<double>(blocks) / static_cast<double>(batch);
         const double stream =
             weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / bandwidth : 0;

@@ -33,7 +33,8 @@ TileMachine machine_of() {
 struct Cut {
     int64_t count;
     bool shared;  // too few tiles: the threads share every block, first its inputs, then the weights' panels
-    TileCut boxes;  // of each image, where blocks are boxes
+    int64_t together;  // panels that take turns
+    TileCut boxes;     // of each image, where blocks are boxes
 };
 
 template <class T>
@@ -52,11 +53,11 @@ class WinogradTiles final : public ConvKernel {
 
     size_t scratch_bytes() const override { return scratch_within(SIZE_MAX); }
     size_t scratch_within(size_t budget) const override {
-        if (runs_) return run_bytes(most_tiles(budget));
+        if (runs_) return run_bytes(most_tiles(budget), together(budget));
         const TileBox box = cut_tiles(p_, tiling_, machine_of<T>(), 1).largest;
         int64_t inputs = 1;
         for (int a = 0; a < 3; a++) inputs *= tiling_.axis[a].inputs(box.count[a]);
-        return bytes_of(inputs, box.tiles());
+        return bytes_of(inputs, box.tiles(), 1);
     }
     // More than by blocks where the tiles of few images are shared.
     size_t workspace_bytes() const override {
@@ -82,7 +83,7 @@ class WinogradTiles final : public ConvKernel {
         const Cut cut = this->cut(args.batch, share);
         if (!cut.shared) {
             const auto run_block = [&](int64_t i) {
-                run_part(args, block_at(cut, args.batch, i), {0, w_.panels});
+                run_part(args, block_at(cut, args.batch, i), {0, w_.panels}, cut.together);
             };
             parallel_for(cut.count, run_block, threads);
         } else {
@@ -90,7 +91,7 @@ class WinogradTiles final : public ConvKernel {
                 const TileBlock block = block_at(cut, args.batch, i);
                 if (each_transforms(threads)) {
                     const auto run_panels = [&](int64_t part) {
-                        run_part(args, block, part_of(w_.panels, threads, part));
+                        run_part(args, block, part_of(w_.panels, threads, part), cut.together);
                     };
                     parallel_for(threads, run_panels, threads);
                     continue;
@@ -100,7 +101,8 @@ class WinogradTiles final : public ConvKernel {
                 parallel_for(w_.blocks, [&](int64_t b) { transform(args, block, b, inputs); }, threads);
                 const auto run_panel = [&](int64_t panel) {
                     ScratchFrame inner;
-                    multiply(args, block, panel, inputs, inner.take<T>(product_size(block.tiles)));
+                    multiply(args, block, {panel, panel + 1}, inputs,
+                             inner.take<T>(product_size(block.tiles)));
                 };
                 note_weight_parts(w_.panels);
                 parallel_for(w_.panels, run_panel, threads);
@@ -116,15 +118,19 @@ class WinogradTiles final : public ConvKernel {
     int64_t position_step(int64_t inputs) const { return inputs * w_.blocks * w_.lanes + kLine; }
     int64_t input_size(int64_t inputs) const { return tiling_.positions() * position_step(inputs); }
     int64_t product_size(int64_t tiles) const { return tiling_.positions() * (tiles * w_.width + kLine); }
-    // Scratch of one block: without its inputs, and with them.
-    size_t rest_bytes(int64_t tiles) const {
-        return static_cast<size_t>(product_size(tiles) + inputs_.strip_size()) * sizeof(T) +
+    // From one position's products to the next.
+    int64_t product_step(const TileBlock& block, int64_t panel) const {
+        return block.tiles * w_.vectors_of(panel) * w_.lanes + kLine;
+    }
+    // Scratch of one block and some panels: without its inputs, and with them.
+    size_t rest_bytes(int64_t tiles, int64_t panels) const {
+        return static_cast<size_t>(panels * product_size(tiles) + inputs_.strip_size()) * sizeof(T) +
                static_cast<size_t>(tiling_.groups() * w_.blocks) * sizeof(int64_t);
     }
-    size_t bytes_of(int64_t inputs, int64_t tiles) const {
-        return static_cast<size_t>(input_size(inputs)) * sizeof(T) + rest_bytes(tiles);
+    size_t bytes_of(int64_t inputs, int64_t tiles, int64_t panels) const {
+        return static_cast<size_t>(input_size(inputs)) * sizeof(T) + rest_bytes(tiles, panels);
     }
-    size_t run_bytes(int64_t tiles) const { return bytes_of(tiles, tiles); }
+    size_t run_bytes(int64_t tiles, int64_t panels) const { return bytes_of(tiles, tiles, panels); }
 
     // Two threads are faster when each transforms all tiles itself than when they fetch half of them from each other's
     // cache: 256 channels at 14x14 0.40 -> 0.36 ms. More of them would repeat too much.
@@ -134,19 +140,24 @@ class WinogradTiles final : public ConvKernel {
     size_t shared_bytes(int64_t tiles, int threads) const {
         const size_t inputs = static_cast<size_t>(input_size(tiles)) * sizeof(T) + kScratchRounding;
         return (each_transforms(threads) ? 2 : 1) * inputs +
-               static_cast<size_t>(threads) * (rest_bytes(tiles) + kScratchRounding);
+               static_cast<size_t>(threads) * (rest_bytes(tiles, together(SIZE_MAX)) + kScratchRounding);
     }
 
-    // Tiles of one run, at most. Where scratch is bounded, fewer rows than the micro-kernel's may have to do.
+    // Tiles of one run, at most, and panels that take turns. Where scratch is bounded, panels come one by one, and fewer rows
+    // than the micro-kernel's may have to do.
     int64_t most_tiles(size_t bound) const {
-        int64_t most = run_tiles(p_, tiling_, machine_of<T>());
+        int64_t most = run_size(p_, tiling_, machine_of<T>()).tiles;
         if (bound != SIZE_MAX) {
             const int64_t left =
-                std::max<int64_t>(0, static_cast<int64_t>(bound) - static_cast<int64_t>(run_bytes(0)));
-            most = std::min(most, left / static_cast<int64_t>(run_bytes(1) - run_bytes(0)));
+                std::max<int64_t>(0, static_cast<int64_t>(bound) - static_cast<int64_t>(run_bytes(0, 1)));
+            most = std::min(most, left / static_cast<int64_t>(run_bytes(1, 1) - run_bytes(0, 1)));
         }
         const int64_t cell = tiling_.axis[2].cell;
         return std::max(cell, most - most % cell);
+    }
+    int64_t together(size_t bound) const {
+        return runs_ && bound == SIZE_MAX ? std::min(w_.panels, run_size(p_, tiling_, machine_of<T>()).panels)
+                                          : 1;
     }
 
     Cut cut(int64_t batch, const ScratchShare& share) const {
@@ -155,7 +166,7 @@ class WinogradTiles final : public ConvKernel {
             return threads > 1 && count < 4 * threads ? round_up(count, threads) : count;
         };
         if (!runs_) {
-            Cut cut{0, false, cut_tiles(p_, tiling_, machine_of<T>(), 1)};
+            Cut cut{0, false, 1, cut_tiles(p_, tiling_, machine_of<T>(), 1)};
             const int64_t count = batch * cut.boxes.boxes();
             if (evenly(count) != count)
                 cut.boxes = cut_tiles(p_, tiling_, machine_of<T>(), ceil_div(evenly(count), batch));
@@ -167,8 +178,9 @@ class WinogradTiles final : public ConvKernel {
         const int64_t count =
             std::min(evenly(ceil_div(all, most_tiles(share.budget))), all / tiling_.axis[2].cell);
         const bool few = count <= 4 * threads && 4 * all < 3 * count * rows;
-        if (threads > 1 && few && shared_bytes(all, threads) <= workspace_limit()) return {1, true, {}};
-        return {count, false, {}};
+        if (threads > 1 && few && shared_bytes(all, threads) <= workspace_limit())
+            return {1, true, together(share.budget), {}};
+        return {count, false, together(share.budget), {}};
     }
 
     TileBlock block_at(const Cut& cut, int64_t batch, int64_t index) const {
@@ -193,13 +205,13 @@ class WinogradTiles final : public ConvKernel {
     }
 
     // Some panels of outputs of one block.
-    void run_part(const ConvArgs& args, const TileBlock& block, Range panels) const {
+    void run_part(const ConvArgs& args, const TileBlock& block, Range panels, int64_t together) const {
         ScratchFrame frame;
         T* const inputs = frame.take<T>(input_size(block.inputs));
-        T* const products = frame.take<T>(product_size(block.tiles));
+        T* const products = frame.take<T>(together * product_size(block.tiles));
         for (int64_t b = 0; b < w_.blocks; b++) transform(args, block, b, inputs);
-        for (int64_t panel = panels.begin; panel < panels.end; panel++)
-            multiply(args, block, panel, inputs, products);
+        for (int64_t panel = panels.begin; panel < panels.end; panel += together)
+            multiply(args, block, {panel, std::min(panels.end, panel + together)}, inputs, products);
     }
 
     // The transformed inputs of a block for one vector of channels: [position][vector][tile][lane].
@@ -208,14 +220,12 @@ class WinogradTiles final : public ConvKernel {
                           inputs + vector * block.inputs * w_.lanes, position_step(block.inputs));
     }
 
-    // Products of one panel of weights with the tiles of a block, and the outputs they make.
-    void multiply(const ConvArgs& args, const TileBlock& block, int64_t panel, const T* inputs,
+    // Products of some panels of weights with the tiles of a block, position by position, and the outputs they make.
+    void multiply(const ConvArgs& args, const TileBlock& block, Range panels, const T* inputs,
                   T* products) const {
         const TileAxis* const axis = tiling_.axis;
         const Micro<T>& kernel = micro<T>();
-        const int vectors = w_.vectors_of(panel);
-        const int64_t lanes = w_.lanes, width = vectors * lanes, position = position_step(block.inputs),
-                      step = block.tiles * width + kLine;
+        const int64_t lanes = w_.lanes, position = position_step(block.inputs);
         const int64_t pitch[3] = {axis[0].stride * block.in[1] * block.in[2], axis[1].stride * block.in[2],
                                   axis[2].stride};
         // Tiles whose inputs follow one another are one run.
@@ -239,49 +249,60 @@ class WinogradTiles final : public ConvKernel {
                                         (d * axis[0].shift * block.in[1] + h * axis[1].shift) * block.in[2] +
                                         w * axis[2].shift) *
                                        lanes;
-        const int64_t weights = segments * w_.length * width;  // of one position
-        // The next position's weights come into L2 meanwhile, unless all of them stay there.
+        // The next weights come into L2 meanwhile, unless all of them stay there.
         const bool streams = static_cast<size_t>(w_.panels * w_.panel_size) * sizeof(T) > l2_bytes() / 2;
         const int64_t parts = ceil_div(run, kernel.channel_rows), calls = block.tiles / run * parts;
+        const auto sums_of = [&](int64_t panel) {
+            return products + (panel - panels.begin) * product_size(block.tiles);
+        };
         ChannelTile<T> call;
         call.x_row = pitch[2] * lanes;
         call.length = w_.length;
-        call.out_row = call.channels = width;
         for (int64_t p = 0; p < tiling_.positions(); p++) {
-            const T* const w = static_cast<const T*>(args.packed) + panel * w_.panel_size + p * weights;
-            int64_t number = 0;
-            for (int64_t first = 0; first < block.tiles; first += run) {
-                const int64_t y = runs_ ? 0 : first / block.out[2] % block.out[1],
-                              z = runs_ ? 0 : first / block.out[2] / block.out[1];
-                const T* const x = inputs + p * position + (z * pitch[0] + y * pitch[1]) * lanes;
-                for (int64_t t = 0; t < parts; t++, number++) {
-                    const Range rows = part_of(run, parts, t);
-                    call.x = x + rows.begin * call.x_row;
-                    call.out = products + p * step + (first + rows.begin) * width;
-                    for (int64_t b = 0; b < segments; b += chain) {
-                        call.offsets = offsets + b;
-                        call.segments = std::min(chain, segments - b);
-                        call.w = w + b * w_.length * width;
-                        call.accumulate = b > 0;
-                        if (streams) {
-                            const Range next =
-                                part_of(call.segments * w_.length * width / kLine, calls, number);
-                            call.ahead = call.w + weights + next.begin * kLine;
-                            call.ahead_lines = ceil_div(next.size(), call.segments);
+            for (int64_t panel = panels.begin; panel < panels.end; panel++) {
+                const int vectors = w_.vectors_of(panel);
+                const int64_t width = vectors * lanes, step = product_step(block, panel);
+                const T* const w = w_.of(static_cast<const T*>(args.packed), panel, p);
+                const T* const next_w = panel + 1 < panels.end
+                                            ? w_.of(static_cast<const T*>(args.packed), panel + 1, p)
+                                            : w_.of(static_cast<const T*>(args.packed), panels.begin, p + 1);
+                call.out_row = call.channels = width;
+                int64_t number = 0;
+                for (int64_t first = 0; first < block.tiles; first += run) {
+                    const int64_t y = runs_ ? 0 : first / block.out[2] % block.out[1],
+                                  z = runs_ ? 0 : first / block.out[2] / block.out[1];
+                    const T* const x = inputs + p * position + (z * pitch[0] + y * pitch[1]) * lanes;
+                    for (int64_t t = 0; t < parts; t++, number++) {
+                        const Range rows = part_of(run, parts, t);
+                        call.x = x + rows.begin * call.x_row;
+                        call.out = sums_of(panel) + p * step + (first + rows.begin) * width;
+                        for (int64_t b = 0; b < segments; b += chain) {
+                            call.offsets = offsets + b;
+                            call.segments = std::min(chain, segments - b);
+                            call.w = w + b * w_.length * width;
+                            call.accumulate = b > 0;
+                            if (streams) {
+                                const int64_t lines = call.segments * w_.length * width / kLine;
+                                const Range next = part_of(lines, calls, number);
+                                call.ahead = next_w + b * w_.length * width + next.begin * kLine;
+                                call.ahead_lines = ceil_div(next.size(), call.segments);
+                            }
+                            kernel.channels[rows.size()][vectors](call);
                         }
-                        kernel.channels[rows.size()][vectors](call);
                     }
                 }
             }
         }
-        finish(args, block, panel * w_.width, vectors, products, step);
+        for (int64_t panel = panels.begin; panel < panels.end; panel++)
+            finish(args, block, panel, sums_of(panel));
     }
 
     // From products to outputs, strip by strip.
-    void finish(const ConvArgs& args, const TileBlock& block, int64_t channel, int vectors, const T* products,
-                int64_t step) const {
+    void finish(const ConvArgs& args, const TileBlock& block, int64_t panel, const T* products) const {
         const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        const int64_t lanes = w_.lanes, width = vectors * lanes, plane = args.out_plane_of(p_);
+        const int vectors = w_.vectors_of(panel);
+        const int64_t lanes = w_.lanes, width = vectors * lanes, channel = panel * w_.width,
+                      step = product_step(block, panel), plane = args.out_plane_of(p_);
         const Placement to_place =
             p_.channels_last
                 ? args.placement(p_)

@@ -94,20 +94,24 @@ TileCut cut_tiles(const ConvProblem& p, const Tiling& tiling, const TileMachine&
 }
 
 // Where all weights stay in L2, tiles and products take a fifth of it beside them: 64 channels at 56x56 0.49 -> 0.44 ms against
-// twelve tenths. Otherwise transformed tiles, the products of one panel and two positions of its weights share L2; 42 tiles of
-// F(4, 3) do (128 channels at 28x28, 16 images, 6.8 -> 6.5 ms against 89), but weights are not read again for fewer than 28: 512
-// channels at 28x28 406 -> 513 GFLOP/s against six tenths of L2 and multiples of 14 tiles, 384 at 13x13 220 -> 309.
-int64_t run_tiles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
+// twelve tenths. Otherwise transformed tiles, the products of one panel and two positions of its weights share L2; 49 tiles of
+// F(4, 3) do: 128 channels at 28x28, 16 images, 6.8 -> 6.5 ms against 89. Where not even 42 tiles fit (from 288 channels on),
+// inputs come from beyond L2 anyway: then as many as 84 read the weights less often, and four panels that take turns at every
+// position read the inputs less often. 512 channels at 28x28 6.7 -> 5.9 ms, at 14x14, 8 images, 17.6 -> 15.3.
+RunSize run_size(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
     const Sizes sizes(p, m);
     const int64_t channels = sizes.blocks * m.lanes, width = kPanelVectors * m.lanes,
                   positions = tiling.positions(), each = positions * (channels + width),
                   weights = positions * channels * sizes.panels * width;
     const auto l2 = static_cast<int64_t>(l2_bytes()) / m.item;
-    const int64_t fitting =
-        2 * weights <= l2 ? l2 / 5 / each : std::min((l2 - 2 * channels * width) / each, 1536 / positions);
-    const int64_t most = std::clamp<int64_t>(fitting, 2 * m.rows, 8 * m.rows), image = tiling.tiles();
+    const int64_t beside = (l2 - 2 * channels * width) / each;
+    const bool small = 2 * weights <= l2;
+    if (!small && beside < 3 * m.rows) return {6 * m.rows, 4};
+    const int64_t most = std::clamp<int64_t>(small ? l2 / 5 / each : std::min(beside, 1792 / positions),
+                                             2 * m.rows, 8 * m.rows),
+                  image = tiling.tiles();
     // An image that is little more than a block is one, so that its weights are streamed once.
-    return image > most && image <= most + m.rows / 2 ? image : most;
+    return {image > most && image <= most + m.rows / 2 ? image : most, 1};
 }
 
 Tiling square_tiling(const ConvProblem& p, int outputs) {

@@ -108,8 +108,11 @@ struct TileMachine {
 TileCut cut_tiles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine,
                   int64_t wanted);
 
-// Tiles of a run, at most.
-int64_t run_tiles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
+// Tiles of a run, at most, and how many panels of weights take turns at each of their positions.
+struct RunSize {
+    int64_t tiles, panels;
+};
+RunSize run_size(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
 
 // F(outputs, 3) along height and width.
 Tiling square_tiling(const ConvProblem& problem, int outputs);

@@ -43,6 +43,11 @@ class WinogradWeights {
         return problem.out_channels - panel * width > lanes ? kPanelVectors : 1;
     }
 
+    // Where the weights of one panel and position stand.
+    const T* of(const T* packed, int64_t panel, int64_t position) const {
+        return packed + panel * panel_size +
+               position * tiling.groups() * blocks * length * vectors_of(panel) * lanes;
+    }
     // Where the weights of one tap and one panel stand as they are, channels `width` apart.
     const T* plain(const T* packed, int64_t panel, int64_t tap) const {
         return packed + panels * panel_size + (panel * problem.taps() + tap) * problem.in_channels * width;
