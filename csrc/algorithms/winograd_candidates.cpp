@@ -26,7 +26,7 @@ std::string why_not_square(const ConvProblem& p) {
 }
 
 // Seconds for one image of a 3 x 3 kernel: a single one counts once, one of a batch of 16 twice; constants seen on AVX-512. 512
-// channels at 7x7: F(2, 3) 230 and 306 GFLOP/s, F(4, 3) 128 and 417, since its weights stream; from 64 MB on they came at half
+// channels at 7x7: F(2, 3) 220 and 266 GFLOP/s, F(4, 3) 138 and 392, since its weights stream; from 64 MB on they came at half
 // the rate. Over 18 layers the choice among the tiles loses 2% on average.
 double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
     const TileMachine m = winograd_machine(dtype);
@@ -39,7 +39,7 @@ double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
     const double multiply = tiles * positions * c * k * lanes * 2.0 * lanes / (0.85 * peak);
     const double transforms = tiles * lane_cycle * positions * (13.0 * c + 13.0 * k);
     const double weights = positions * c * k * lanes * lanes * static_cast<double>(m.item),
-                 bandwidth = weights < 48e6 ? 20.5e9 : 10e9;
+                 bandwidth = weights < 48e6 ? 17e9 : 10e9;
     // Half of the shorter of the two is hidden behind the longer.
     const auto time = [&](int64_t batch) {
         const int64_t blocks = ceil_div(batch * tiling.tiles(), run_size(p, tiling, m).tiles);
@@ -67,7 +67,7 @@ double predict_longest(const ConvProblem& p, DType dtype, int longest) {
     Tiling tiling;
     best_tiling(p, longest, winograd_machine(dtype), tiling);
     // The names above come first where they stand for the same tiles, or nearly: weights of F(3, 3) make single images slow.
-    if (why_not_square(p).empty()) return 1.08 * predict_runs(p, dtype, tiling);
+    if (why_not_square(p).empty() && tiling.one_input()) return 1.08 * predict_runs(p, dtype, tiling);
     const double seconds = tiling_cycles(p, tiling, winograd_machine(dtype)) / 3e9;  // as peak_flops counts
     // Lanes that no channel fills: 3 > 32 channels with 7x7 took 1.27 times what the count of vectors says.
     return (p.in_channels < 8 ? 1.25 : 1) * seconds;
