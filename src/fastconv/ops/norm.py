@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -291,10 +292,10 @@ class _Call:
         shape = self.x.shape
         if _is_last(func, layout):
             self.channels = shape[-1]
-            self.seen = (int(np.prod(shape[:-1])), self.channels, 1)
+            self.seen = (prod(shape[:-1]), self.channels, 1)
         else:
             self.channels = shape[1]
-            self.seen = (shape[0], self.channels, int(np.prod(shape[2:])))
+            self.seen = (shape[0], self.channels, prod(shape[2:]))
         self.result = float_dtype(self.x, *others)
         self.dtype = kernel_dtype(self.result)
 
