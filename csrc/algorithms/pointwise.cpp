@@ -349,9 +349,10 @@ struct PointwiseCycles {
         const double vectors = std::ceil(out / lanes), chains = std::max(1.0, std::round(in / kChainAim));
         const double rows = active_isa() == Isa::avx512 ? 14 : 6;
         const double tiles = std::ceil(pixels / rows) * std::ceil(vectors / 2) * chains;
-        return groups * (1.1 * std::max(pixels, 4.0) * in * vectors / 2 + 97 * tiles +
-                         narrow * ((0.035 + (heavy ? 0.17 : 0)) * weights +
-                                   (dense ? 0.76 : 1.86) * in * pixels + 0.44 * out * pixels));
+        return groups *
+               (1.1 * std::max(pixels, 4.0) * in * vectors / 2 + 97 * tiles +
+                narrow * ((0.035 + (heavy ? 0.17 : 0)) * weights + (dense ? 0.76 : 1.86) * in * pixels +
+                          (heavy ? 0.7 : 0.44) * out * pixels));
     }
 };
 

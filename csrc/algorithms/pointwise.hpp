@@ -11,14 +11,15 @@
 //   One pixel beyond the last full vector (7 x 7 is three vectors and one) is summed with the output channels in lanes.
 //   A small model (pointwise.cpp) sends images of few pixels to channels in lanes instead.
 // channels last (pointwise_last.cpp): channels in lanes. All pixels of all images are one line (so that 49 pixels an image
-//   waste no tile). While the weights stay in L2, all channels pass over a cell of 12 pixels, in tiles of 6 by 4 vectors,
-//   and every call asks for some lines of the next cell's input: memory is read once, in order, while the units work.
+//   waste no tile). While the weights stay in L2, all channels pass over a band of few pixels, in tiles of 6 by 4 vectors,
+//   and every call asks for some lines of the next band: memory is read once, in order, while the units work.
 //   Weights that do not stay there pass over as many pixels as do, and the next panel is asked for instead. Outputs
 //   beyond the caches wait in L1 to be streamed. 16 images, GFLOP/s, direct_lanes.cpp before and this after: 256 > 64 at
 //   56 x 56 115 and 188, 64 > 64 128 and 180, 256 > 128 137 and 175, 512 > 256 at 28 x 28 182 and 202, 512 > 2048 at
 //   7 x 7 178 and 205.
-//   Tried, 256 > 64 at 56 x 56: tiles of 14 x 2 115 without and 163 with lines asked for in bands of 1,000 pixels, 188 in
-//   cells; 6 x 4 without 165. Asking into L1 instead of L2: the same. x or output beginning on a line: 3 to 5% better,
+//   Tried, 256 > 64 at 56 x 56: tiles of 14 x 2 115 without and 163 with lines asked for in bands of 1,000 pixels, 193 in bands
+//   of 112; 6 x 4 without 165. Asking into L1 instead of L2, or for a line every two steps instead of some a segment: the
+//   same. x or output beginning on a line: 3 to 5% better,
 //   not more. A chain of 512 steps instead of 256: the same. Groups and placed outputs still go by direct convolution.
 #pragma once
 
