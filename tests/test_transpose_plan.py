@@ -66,6 +66,18 @@ def test_phases_that_are_one(case: ConvCase, last: bool) -> None:
     assert len(lines) == (case.stride[0] if case.rank == 3 else 1)
 
 
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+def test_large_images_take_little_scratch() -> None:
+    """Channels last, where all phases in one would wait beside the output."""
+    w = np.zeros((4, 4, 16, 32), np.float32)
+    few, many = (
+        fastconv.plan_conv_transpose2d((1, n, n, 32), w, stride=2, padding=1, layout="NHWC", backend="cpp").describe()
+        for n in (64, 300)
+    )
+    assert few.count("pixels") == 1
+    assert many.count("pixels") == 4
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("case", BOTH, ids=lambda c: c.name)
 def test_bias_and_activation_reach_every_pixel(case: ConvCase, activation: str | None) -> None:

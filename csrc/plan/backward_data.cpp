@@ -23,6 +23,8 @@ constexpr int64_t kTaskElements = 16384;  // moved by one task
 // What is counted too much of a phase of all ways: seen over predicted time 0.75 to 1.06 channels first, 0.78 to 1.12 last, of
 // what it is for phases by rows (4x4 with stride 2, 3 to 256 channels, 8x8 to 70x70).
 constexpr double kJoined = 0.92;
+// Channels last, the outputs of such a phase wait in scratch: of an image, at most so many bytes.
+constexpr size_t kJoinedBytes = 4u << 20;
 constexpr double kPutSeconds = 0.15e-9;  // for an element that waits in scratch, channels last
 
 size_t bytes_of(int64_t count, DType dtype) {
@@ -127,8 +129,11 @@ std::vector<BackwardData::Phase> BackwardData::joined_of(const PhaseAxis& depth)
         }
         ways.push_back(way);
     }
+    const int64_t outputs =
+        p.in_channels * static_cast<int64_t>(ways.size()) * depth.size * axis[0].size * axis[1].size;
     std::vector<Phase> phases;
-    if (ways.size() > 1) phases.push_back(phase_of(depth, axis[0], axis[1], std::move(ways), true));
+    if (ways.size() == 1 || (p.channels_last && bytes_of(outputs, dtype_) > kJoinedBytes)) return phases;
+    phases.push_back(phase_of(depth, axis[0], axis[1], std::move(ways), true));
     return phases;
 }
 
