@@ -1,6 +1,6 @@
 // Activations and optimizer updates over flat arrays; see elementwise_loops_kernels.hpp. All are bound by
-// memory, which the first three ask for early (4 MB of x not in L2: 0.42 to 0.37 ms): the updates are plain loops, which the compiler turns into vectors with their square roots and
-// divisions.
+// memory. The first three ask for it early (4 MB of x not in L2: 0.42 to 0.37 ms); the updates are
+// plain loops, which the compiler turns into vectors with their square roots and divisions.
 #pragma once
 
 #include "algorithms/activation_math.hpp"
