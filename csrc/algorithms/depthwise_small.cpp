@@ -29,6 +29,7 @@ struct SmallLayout {
 
     SmallLayout(const ConvProblem& p, int64_t lanes) {
         const int64_t height = p.out_size[1], width = p.out_size[2], in_width = p.in_size[2];
+        if (p.has_depth()) return;
         if (p.kernel[1] != p.kernel[2] || (p.kernel[1] != 3 && p.kernel[1] != 5) || width > lanes) return;
         if (p.mode != PadMode::constant && p.reads_padding()) return;
         if (p.stride[1] == 1 && in_width <= lanes) {

@@ -17,4 +17,10 @@ double depthwise_seconds(const ConvProblem& p, int64_t batch) {
 template <class T>
 std::unique_ptr<ConvKernel> make_depthwise_small(const ConvProblem& problem);
 
+// Channels last: whether a tile of its own computes the tap columns, and no load serves one tap only.
+bool depthwise_tiled(const ConvProblem& problem, DType dtype);
+
+template <class T>
+std::unique_ptr<ConvKernel> make_depthwise_last(const ConvProblem& problem);
+
 }  // namespace fastconv

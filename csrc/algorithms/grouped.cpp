@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "algorithms/activations.hpp"
+#include "algorithms/depthwise_tasks.hpp"
 #include "algorithms/grouped_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
@@ -307,11 +308,12 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
     }
     const double seconds = p.flops() / (rate * use * peak_flops(dtype));
     // Where both do: channels first depthwise kernels are faster by a fifth and more, and chains can join them; channels
-    // last these take 0.5 to 0.75 of their time from 7x7 to 21x21.
+    // last these take 0.5 to 0.75 of their time from 7x7 to 21x21 where those have no tile for so many tap columns.
     if (p.group_in() == 1 && why_not_depthwise(p, dtype).empty()) {
         const double other = predict_depthwise(p, dtype);
-        return p.channels_last && p.taps() >= 49 ? std::min(seconds, 0.9 * other)
-                                                 : std::max(seconds, 1.1 * other);
+        return p.channels_last && p.taps() >= 49 && !depthwise_tiled(p, dtype)
+                   ? std::min(seconds, 0.9 * other)
+                   : std::max(seconds, 1.1 * other);
     }
     // Up to so many outputs a group direct convolution leaves lanes empty, more than it is predicted to lose by that.
     const bool few = p.channels_last

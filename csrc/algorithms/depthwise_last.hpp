@@ -1,0 +1,278 @@
+// Depthwise kernels, channels last; the driver is depthwise_last.cpp.
+//
+// Channels in lanes, seven or eight neighbouring pixels of two rows at once (of one with stride 2 and on sixteen registers), so that
+// a loaded input vector serves all tap columns and two tap rows: 40 loads and 18 weights for 144 multiply-adds. A load that
+// lies in two cache lines takes twice as long: see lanes_before (batch of one, in L2: 240 channels at 28 x 28, 5x5, stride 2 37 to 25 us,
+// 672 at 14 x 14 60 to 47, 3x3 192 at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53.
+// Tried and dropped: cutting 32 channels into three vectors instead of two (105 to 118 us at 112 x 112).
+#pragma once
+
+#include "algorithms/clamp.hpp"
+#include "algorithms/depthwise_kernels.hpp"
+#include "simd/vec.hpp"
+
+FASTCONV_BEGIN_ISA
+namespace {
+
+template <int N>
+struct Int {
+    static constexpr int value = N;
+};
+
+constexpr int64_t kWeightsInL1 = 24 << 10;  // bytes
+
+// Tap columns of kernels that compute two output rows at once, stride 1. (Not of doubles: a large part of the library's size.)
+template <class T>
+constexpr int kPaired = kRegisters >= 32 && sizeof(T) == 4 ? (kVectorBytes == 64 ? 7 : 5) : 0;
+
+// Lanes from a cache line's begin to the first channel. Where pixels are whole lines apart, channels are cut into vectors
+// so that none of them but the first and the last, which are masked, lies in two lines. Three taps or less read little more than
+// they write, and writing across lines is dearer.
+template <class T, int K>
+int64_t lanes_before(const ChannelRun<T>& c) {
+    constexpr int L = kLanes<T>;
+    if (kVectorBytes < 64 || c.pixel % L != 0 || c.out_pixel % L != 0 || c.channels < 4 * L) return 0;
+    const T* at = c.out;
+    for (int64_t i = 0; K > 3 && i < c.rows; i++)
+        if (c.tap_rows[i] != nullptr) at = c.tap_rows[i];
+    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) / sizeof(T)) % L;
+}
+
+template <class V>
+FASTCONV_INLINE Mask<V> channel_mask(int64_t channel, int64_t channels) {
+    return kVectorBytes < 64 ? mask<V>(channels - channel) : mask<V>(-channel, channels - channel);
+}
+
+// Finished sums of P pixels of R rows, from pixel `first` on.
+template <class T, int R, int P, class V>
+FASTCONV_INLINE void store_pixels(const ChannelRun<T>& c, V (&sum)[R][P], int64_t first, int64_t channel,
+                                  Mask<V> m) {
+    const V bias = c.bias != nullptr ? load<V>(c.bias + channel, m) : V{};
+#pragma GCC unroll 2
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++) {
+            const int64_t at = r * c.out_row + (first + p) * c.out_pixel + channel;
+            V v = sum[r][p] + bias;
+            if (c.add != nullptr) v = v + load<V>(c.add + at, m);
+            store(c.out + at, clamped(v, c.clamp), m);
+        }
+}
+
+// P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of the first).
+template <class T, int K, int S, int R, int P>
+FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
+    static_assert(R == 1 || S == 1);
+    using V = vec<T, kLanes<T>>;
+    const auto m = channel_mask<V>(channel, c.channels);
+    const int64_t pixel = c.pixel, low = c.pad_left - first * S, high = low + c.in_columns;
+    V sum[R][P] = {};
+    const T* w = c.w + channel;
+    const auto add_row = [&](auto from, auto to, const T* row) __attribute__((always_inline)) {
+        constexpr int From = decltype(from)::value, To = decltype(to)::value;
+        if (row == nullptr) return;
+        const T* x = row - low * pixel + channel;
+        V weight[R][K];
+#pragma GCC unroll 2
+        for (int r = From; r < To; r++)
+#pragma GCC unroll 8
+            for (int kw = 0; kw < K; kw++) weight[r][kw] = load<V>(w + (kw - (r - From) * K) * c.w_tap, m);
+#pragma GCC unroll 32
+        for (int i = 0; i < (P - 1) * S + K; i++, x += pixel) {
+            if (i < low || i >= high) continue;
+            const V in = load<V>(x, m);
+#pragma GCC unroll 2
+            for (int r = From; r < To; r++)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+                    if (i - p * S >= 0 && i - p * S < K) sum[r][p] += weight[r][i - p * S] * in;
+        }
+    };
+    const int64_t w_row = K * c.w_tap;
+    for (int64_t plane = 0; plane < c.planes; plane++, w += w_row) {
+        const T* const* row = c.tap_rows + plane * c.tap_plane;
+        add_row(Int<0>(), Int<1>(), *row++);
+        for (int64_t kh = 1; kh < c.rows; kh++) {
+            w += w_row;
+            add_row(Int<0>(), Int<R>(), *row++);
+        }
+        if constexpr (R == 2) add_row(Int<1>(), Int<2>(), *row);
+    }
+    store_pixels<T>(c, sum, first, channel, m);
+}
+
+// P neighbouring pixels of one row, any tap columns: every tap loads its own inputs. `Inside`: none lies in the padding.
+template <class T, int P, bool Inside>
+FASTCONV_INLINE void any_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
+    using V = vec<T, kLanes<T>>;
+    const auto m = channel_mask<V>(channel, c.channels);
+    const int64_t step = c.stride * c.pixel, taps = c.tap_columns;
+    V sum[1][P] = {};
+    const T* w = c.w + channel;
+    for (int64_t plane = 0; plane < c.planes; plane++)
+        for (int64_t kh = 0; kh < c.rows; kh++) {
+            const T* const row = c.tap_rows[plane * c.tap_plane + kh];
+            if (row == nullptr) {
+                w += taps * c.w_tap;
+                continue;
+            }
+            for (int64_t kw = 0; kw < taps; kw++, w += c.w_tap) {
+                const V weight = load<V>(w, m);
+                const int64_t column = first * c.stride + kw * c.dilation - c.pad_left;
+                const T* x = row + column * c.pixel + channel;
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++, x += step) {
+                    const int64_t at = column + p * c.stride;
+                    if (Inside || (at >= 0 && at < c.in_columns)) sum[0][p] += weight * load<V>(x, m);
+                }
+            }
+        }
+    store_pixels<T>(c, sum, first, channel, m);
+}
+
+// Asks for a share of what the next output rows read and write in some pixels: in the order of memory, which the
+// processor's own prefetching then follows.
+template <class T>
+void ask_ahead(const ChannelRun<T>& c, int64_t first, int64_t pixels, int64_t share, int64_t shares) {
+    __asm__ volatile(
+        "");  // GCC takes a function that only prefetches for one without effects and drops its calls
+    constexpr int64_t line = 64 / sizeof(T);
+    const auto ask = [&](const T* from, int64_t values) {
+        const int64_t lines = (values + line - 1) / line;
+        for (int64_t i = lines * share / shares; i < lines * (share + 1) / shares; i++)
+            prefetch_l2(from + i * line);
+    };
+    const int64_t all = c.rows + c.out_rows - 1;
+    for (int64_t i = c.ahead < all ? all - c.ahead : 0; i < all; i++)
+        if (c.tap_rows[i] != nullptr)
+            ask(c.tap_rows[i] + (c.ahead * c.in_columns + first * c.stride) * c.pixel,
+                pixels * c.stride * c.pixel);
+    for (int64_t r = 0; r < c.out_rows; r++)
+        ask(c.out + (c.out_rows + r) * c.out_row + first * c.out_pixel, pixels * c.out_pixel);
+}
+
+// Tiles of P pixels by as many channels as leave their weights in L1, so that lines are read in the order of memory.
+// `block` computes a vector of channels of a tile, from its first pixel on.
+template <class T, int K, int P, class Block>
+FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, const Block& block) {
+    constexpr int L = kLanes<T>;
+    const int64_t before = lanes_before<T, K>(c), vectors = (c.channels + before + L - 1) / L;
+    const int64_t most = kWeightsInL1 / kVectorBytes / (c.planes * c.rows * c.tap_columns),
+                  groups = most > 4 ? (vectors + most - 1) / most : (vectors + 3) / 4;
+    const int64_t wide = (vectors + groups - 1) / groups * L;
+    for (int64_t group = -before; group < c.channels; group += wide)
+        for (int64_t p = 0; p < c.pixels; p += P) {
+            const int64_t first =
+                p + P <= c.pixels ? p : c.pixels - P;  // the last tile may compute some pixels again
+            for (int64_t channel = group; channel < c.channels && channel < group + wide; channel += L) {
+                if (c.ahead != 0) ask_ahead(c, first, P, (channel + before) / L, vectors);
+                block(first, channel);
+            }
+        }
+}
+
+template <class T, int K, int S, int R, int P>
+FASTCONV_INLINE void run_own(const ChannelRun<T>& c) {
+    run_tiles<T, K, P>(c, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
+        run_block<T, K, S, R, P>(c, first, channel);
+    });
+}
+
+template <class T, int P>
+FASTCONV_INLINE void any_row(const ChannelRun<T>& c) {
+    const int64_t reach = (c.tap_columns - 1) * c.dilation;
+    run_tiles<T, 7, P>(c, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
+        const int64_t low = first * c.stride - c.pad_left, high = low + (P - 1) * c.stride + reach;
+        low >= 0 && high < c.in_columns ? any_block<T, P, true>(c, first, channel)
+                                        : any_block<T, P, false>(c, first, channel);
+    });
+}
+
+template <class T>
+void run_any(const ChannelRun<T>& c) {
+    if (c.pixels >= 8) return any_row<T, 8>(c);
+    c.pixels >= 4 ? any_row<T, 4>(c) : any_row<T, 1>(c);
+}
+
+// Tiles of seven pixels, where there are registers for two rows, if eight need as many tiles or some are left: rows of 7,
+// 14, 28, 56 and 112. False where the row is too narrow.
+template <class T, int K, int S, int R>
+bool run_row(const ChannelRun<T>& c) {
+    constexpr int most = K == 7 ? 7 : kRegisters >= 32 || kVectorBytes == 32 ? 8 : 4;
+    if constexpr (kPaired<T> > 0 && (R == 2 || S == 2) && K < 7)
+        if (c.pixels % 7 == 0 || (c.pixels >= 7 && (c.pixels + 6) / 7 == (c.pixels + 7) / 8))
+            return run_own<T, K, S, R, 7>(c), true;
+    if constexpr (sizeof(T) == 4 && R == 1 && S == 1 && most == 8)
+        if (c.pixels >= 4 && c.pixels < most) return run_own<T, K, S, R, 4>(c), true;
+    if (c.pixels < most) return false;
+    return run_own<T, K, S, R, most>(c), true;
+}
+
+template <class T, int K, int S>
+void run_all(const ChannelRun<T>& c) {
+    if constexpr (S == 1 && K <= kPaired<T>)
+        if (c.out_rows == 2 && run_row<T, K, S, 2>(c)) return;
+    ChannelRun<T> row = c;
+    row.out_rows = 1;
+    for (int64_t r = 0; r < c.out_rows; r++) {
+        if (!run_row<T, K, S, 1>(row)) run_any<T>(row);
+        row.tap_rows++;
+        row.out += c.out_row;
+        if (row.add != nullptr) row.add += c.out_row;
+    }
+}
+
+template <class T>
+void channel_run(const ChannelRun<T>& c) {
+    const int64_t taps = c.tap_columns;
+    if (c.dilation == 1 && c.stride == 1) {
+        if (taps == 3) return run_all<T, 3, 1>(c);
+        if (taps == 5) return run_all<T, 5, 1>(c);
+        if constexpr (kPaired<T> == 7)
+            if (taps == 7) return run_all<T, 7, 1>(c);
+    } else if (c.dilation == 1 && c.stride == 2) {
+        if (taps == 3) return run_all<T, 3, 2>(c);
+        if (taps == 5) return run_all<T, 5, 2>(c);
+    }
+    run_any<T>(c);
+}
+
+template <class T, int N>
+FASTCONV_INLINE void pixel_block(const ChannelRun<T>& c, int64_t channel) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const auto tail = mask<V>(c.channels - channel - (N - 1) * L);
+    const auto get = [&](const T* p, int j) {
+        return j == N - 1 ? load<V>(p + j * L, tail) : load<V>(p + j * L);
+    };
+    V sum[N] = {};
+    const T* w = c.w + channel;
+    for (int64_t i = 0; i < c.planes * c.rows; i++, w += c.tap_columns * c.w_tap) {
+        const T* const row = c.tap_rows[i / c.rows * c.tap_plane + i % c.rows];
+        if (row == nullptr) continue;
+        for (int64_t kw = 0; kw < c.tap_columns; kw++) {
+            if (c.columns[kw] < 0) continue;
+            const T* x = row + c.columns[kw] + channel;
+#pragma GCC unroll 4
+            for (int j = 0; j < N; j++) sum[j] += get(w + kw * c.w_tap, j) * get(x, j);
+        }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) {
+        V v = sum[j] + (c.bias != nullptr ? get(c.bias + channel, j) : V{});
+        if (c.add != nullptr) v = v + get(c.add + channel, j);
+        v = clamped(v, c.clamp);
+        j == N - 1 ? store(c.out + channel + j * L, v, tail) : store(c.out + channel + j * L, v);
+    }
+}
+
+template <class T>
+void channel_pixel(const ChannelRun<T>& c) {
+    constexpr int L = kLanes<T>;
+    int64_t channel = 0;
+    for (; channel + 3 * L < c.channels; channel += 4 * L) pixel_block<T, 4>(c, channel);
+    for (; channel < c.channels; channel += L) pixel_block<T, 1>(c, channel);
+}
+
+}  // namespace
+FASTCONV_END_ISA
