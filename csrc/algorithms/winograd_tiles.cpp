@@ -252,9 +252,6 @@ class WinogradTiles final : public ConvKernel {
         // The next weights come into L2 meanwhile, unless all of them stay there.
         const bool streams = static_cast<size_t>(w_.panels * w_.panel_size) * sizeof(T) > l2_bytes() / 2;
         const int64_t parts = ceil_div(run, kernel.channel_rows), calls = block.tiles / run * parts;
-        const auto sums_of = [&](int64_t panel) {
-            return products + (panel - panels.begin) * product_size(block.tiles);
-        };
         ChannelTile<T> call;
         call.x_row = pitch[2] * lanes;
         call.length = w_.length;
@@ -266,6 +263,7 @@ class WinogradTiles final : public ConvKernel {
                 const T* const next_w = panel + 1 < panels.end
                                             ? w_.of(static_cast<const T*>(args.packed), panel + 1, p)
                                             : w_.of(static_cast<const T*>(args.packed), panels.begin, p + 1);
+                T* const sums = products + (panel - panels.begin) * product_size(block.tiles);
                 call.out_row = call.channels = width;
                 int64_t number = 0;
                 for (int64_t first = 0; first < block.tiles; first += run) {
@@ -275,7 +273,7 @@ class WinogradTiles final : public ConvKernel {
                     for (int64_t t = 0; t < parts; t++, number++) {
                         const Range rows = part_of(run, parts, t);
                         call.x = x + rows.begin * call.x_row;
-                        call.out = sums_of(panel) + p * step + (first + rows.begin) * width;
+                        call.out = sums + p * step + (first + rows.begin) * width;
                         for (int64_t b = 0; b < segments; b += chain) {
                             call.offsets = offsets + b;
                             call.segments = std::min(chain, segments - b);
@@ -293,16 +291,15 @@ class WinogradTiles final : public ConvKernel {
                 }
             }
         }
-        for (int64_t panel = panels.begin; panel < panels.end; panel++)
-            finish(args, block, panel, sums_of(panel));
+        finish(args, block, panels, products);
     }
 
-    // From products to outputs, strip by strip.
-    void finish(const ConvArgs& args, const TileBlock& block, int64_t panel, const T* products) const {
+    // From products to outputs, strip by strip. Channels last, the panels' outputs of a pixel follow each other: strips are single
+    // cells then, so that lines of cache are complete before they leave it (64 channels at 56x56, 16 images, 10.6 -> 9.4 ms).
+    void finish(const ConvArgs& args, const TileBlock& block, Range panels, const T* products) const {
         const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        const int vectors = w_.vectors_of(panel);
-        const int64_t lanes = w_.lanes, width = vectors * lanes, channel = panel * w_.width,
-                      step = product_step(block, panel), plane = args.out_plane_of(p_);
+        const int64_t lanes = w_.lanes, plane = args.out_plane_of(p_);
+        const bool single = p_.channels_last && panels.size() > 1;
         const Placement to_place =
             p_.channels_last
                 ? args.placement(p_)
@@ -320,7 +317,7 @@ class WinogradTiles final : public ConvKernel {
         to.pixel = to_place.pixel;
         for (int64_t tile = 0, tiles; tile < block.tiles; tile += tiles) {
             const TilePlace place = place_of(block.out, block.offset, tile, block.tiles);
-            const WinogradCells cells{inputs_.strip_cells(place.run / along.cell), along.cell};
+            const WinogradCells cells{single ? 1 : inputs_.strip_cells(place.run / along.cell), along.cell};
             tiles = cells.count * along.cell;
             const int64_t at[3] = {block.first[0] + place.at[0], down.position(block.first[1] + place.at[1]),
                                    along.position(block.first[2] + place.at[2])};
@@ -331,20 +328,32 @@ class WinogradTiles final : public ConvKernel {
                                   at[2] * to_place.pixel;
             to.y = static_cast<T*>(args.out) + start;
             to.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + start;
-            for (int v = 0; v < vectors && to.rows > 0; v++) {
-                const T* const from = products + tile * width + v * lanes;
-                const int64_t first = channel + v * lanes;
-                for (int64_t i = 0; i < down.size; i++)
-                    lines().output_along[along.size][along.outputs](from + i * along.size * step, step, width,
-                                                                    cells, strip + i * inputs_.strip_row());
-                if (p_.channels_last &&
-                    lines().output_store[down.size][down.outputs](to, first, strip, inputs_.strip_row()))
-                    continue;
-                if (!lines().output_down[down.size][down.outputs](strip, inputs_.strip_row(),
-                                                                  tiles * along.outputs))
-                    mend(args, image, at, to, cells, first, strip);
-                lines().store(to, first, strip, inputs_.strip_row());
-            }
+            for (int64_t panel = panels.begin; panel < panels.end && to.rows > 0; panel++)
+                put(args, image, at, to, cells, panel, product_step(block, panel),
+                    products + (panel - panels.begin) * product_size(block.tiles) +
+                        tile * w_.vectors_of(panel) * lanes,
+                    strip);
+        }
+    }
+
+    // A strip of one panel's outputs; `step` from one position of its products to the next.
+    void put(const ConvArgs& args, int64_t image, const int64_t (&at)[3], const WinogradStore<T>& to,
+             const WinogradCells& cells, int64_t panel, int64_t step, const T* products, T* strip) const {
+        const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
+        const int vectors = w_.vectors_of(panel);
+        for (int v = 0; v < vectors; v++, products += w_.lanes) {
+            const int64_t first = panel * w_.width + v * w_.lanes;
+            for (int64_t i = 0; i < down.size; i++)
+                lines().output_along[along.size][along.outputs](products + i * along.size * step, step,
+                                                                vectors * w_.lanes, cells,
+                                                                strip + i * inputs_.strip_row());
+            if (p_.channels_last &&
+                lines().output_store[down.size][down.outputs](to, first, strip, inputs_.strip_row()))
+                continue;
+            if (!lines().output_down[down.size][down.outputs](strip, inputs_.strip_row(),
+                                                              cells.count * along.cell * along.outputs))
+                mend(args, image, at, to, cells, first, strip);
+            lines().store(to, first, strip, inputs_.strip_row());
         }
     }
 

@@ -111,7 +111,7 @@ RunSize run_size(const ConvProblem& p, const Tiling& tiling, const TileMachine& 
                                              2 * m.rows, 8 * m.rows),
                   image = tiling.tiles();
     // An image that is little more than a block is one, so that its weights are streamed once.
-    return {image > most && image <= most + m.rows / 2 ? image : most, 1};
+    return {image > most && image <= most + m.rows / 2 ? image : most, small && p.channels_last ? 4 : 1};
 }
 
 Tiling square_tiling(const ConvProblem& p, int outputs) {
