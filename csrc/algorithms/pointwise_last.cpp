@@ -277,13 +277,14 @@ class PointwiseLast final : public ConvKernel {
             cut.band = std::max(cut.band, within(pixels, share.budget));
         return cut;
     }
-    // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 24 > 160 at 56 x 56 3.0 to 3.7,
-    // 64 > 64 2.1 to 2.6, 128 > 512 at 28 x 28 9.2 to 9.8.
+    // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 64 > 64 at 56 x 56 2.1 to 2.6, 128 >
+    // 512 at 28 x 28 9.2 to 9.8. 24 > 144 at 56 x 56 (34 MB) 2.86 to 2.95 while the shared cache is otherwise idle; while
+    // it is not, plain stores took 5.2 and streamed ones of 24 > 160 took 3.7.
     bool streams(const ConvArgs& args) const {
         if (args.place != nullptr) return args.past_caches && args.place->pixel == p_.out_channels;
         const int64_t out = p_.out_channels * p_.out_pixels(), in = p_.in_channels * p_.in_pixels();
         const auto bytes = [&](int64_t n) { return args.batch * n * static_cast<int64_t>(sizeof(T)); };
-        return bytes(out + in) >= int64_t{48} << 20 && bytes(out) >= int64_t{20} << 20;
+        return bytes(out + in) >= int64_t{32} << 20 && bytes(out) >= int64_t{20} << 20;
     }
 
     // Where the input of an output pixel stands.
