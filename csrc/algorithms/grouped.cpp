@@ -107,24 +107,36 @@ class GroupedFirst final : public ConvKernel {
     int64_t parts_;
 };
 
+// Channels last, how many neighbouring groups share a vector of outputs.
+int64_t groups_together(const ConvProblem& p, int64_t lanes) {
+    const int64_t fit = std::max<int64_t>(1, lanes / std::max<int64_t>(1, p.group_out()));
+    return std::min({fit, std::max<int64_t>(1, 2 * lanes / p.group_in()), p.groups});
+}
+
+// Channels last, how many columns of outputs are computed at a time: their expanded rows, one for each tap row, take two thirds
+// of L1.
+int64_t columns_together(const ConvProblem& p, int64_t lanes, int64_t element) {
+    const int64_t reach = (p.kernel[2] - 1) * p.dilation[2] + 1;
+    const int64_t row = p.kernel[0] * p.kernel[1] * p.group_in() * lanes;
+    const int64_t most = static_cast<int64_t>(l1_bytes() * 2 / 3) / element / row;
+    const int64_t columns =
+        std::clamp<int64_t>((most - reach) / p.stride[2] + 1, 8, std::max<int64_t>(8, p.out_size[2]));
+    return std::min(columns, p.out_size[2]);
+}
+
 // Channels last. A lane block is the outputs of some neighbouring groups, or of one.
 template <class T>
 class GroupedLast final : public ConvKernel {
   public:
     explicit GroupedLast(const ConvProblem& problem) : p_(problem), lanes_(micro<T>().lanes) {
         const int64_t k = p_.group_out(), c = p_.group_in();
-        together_ = std::clamp<int64_t>(lanes_ / k, 1, std::max<int64_t>(1, 2 * lanes_ / c));
-        together_ = std::min(together_, p_.groups);
+        together_ = groups_together(p_, lanes_);
         blocks_ = ceil_div(p_.groups, together_);
         index_.assign(static_cast<size_t>(c * lanes_), 0);
         for (int64_t j = 0; j < c; j++)
             for (int64_t l = 0; l < together_ * k; l++)
                 index_[static_cast<size_t>(j * lanes_ + l)] = static_cast<int32_t>(l / k * c + j);
-        // Columns whose expanded rows, one for each tap row, take two thirds of L1.
-        const int64_t most = static_cast<int64_t>(l1_bytes() * 2 / 3 / sizeof(T)) / (tap_rows() * c * lanes_);
-        columns_ =
-            std::clamp<int64_t>((most - reach()) / p_.stride[2] + 1, 8, std::max<int64_t>(8, p_.out_size[2]));
-        columns_ = std::min(columns_, p_.out_size[2]);
+        columns_ = columns_together(p_, lanes_, sizeof(T));
         pieces_ = ceil_div(p_.out_size[2], columns_);
     }
 
@@ -291,12 +303,20 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
     const double lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
     const double outputs = static_cast<double>(p.group_out()), width = static_cast<double>(p.out_size[2]);
     const bool strided = p.stride[2] > 1;
-    double use, rate;
+    double use, rate, expand = 0;  // what expanding costs, in multiply-adds, for each of them
     if (p.channels_last) {
         rate = strided ? 0.2 : 0.4;
-        use = std::min(std::max(1.0, std::floor(lanes / outputs)), static_cast<double>(p.groups)) * outputs /
-              lanes;
-        use *= width < 8 ? 0.5 : 1;
+        use = static_cast<double>(groups_together(p, static_cast<int64_t>(lanes))) * outputs / lanes;
+        use *= width < 4 ? 0.35 : width < 8 ? 0.5 : 1;
+        // Eight columns of expanded rows that L1 does not hold: 7x1 taps of 16 channels.
+        const int64_t element = dtype == DType::f32 ? 4 : 8, wide = static_cast<int64_t>(lanes);
+        const int64_t expanded = p.kernel[0] * p.kernel[1] * p.group_in() * wide * 8;
+        use *= static_cast<size_t>(expanded * element) > l1_bytes() ? 0.4 : 1;
+        // Wide windows expand many columns for few: seven taps 14 columns apart, 16 channels, 0.7 ms.
+        const int64_t columns = columns_together(p, wide, element);
+        const int64_t reach = (columns - 1) * p.stride[2] + (p.kernel[2] - 1) * p.dilation[2] + 1;
+        expand = 4 * static_cast<double>(reach) / static_cast<double>(columns * p.taps());
+        use /= 1 + std::max(0.0, expand - 0.5);
     } else {
         rate = strided ? 0.42 : 0.88 * width / (width + 4);
         use = width / (std::ceil(width / lanes) * lanes) * std::min(1.0, 0.3 + 0.175 * outputs);
@@ -316,9 +336,10 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
                    : std::max(seconds, 1.1 * other);
     }
     // Up to so many outputs a group direct convolution leaves lanes empty, more than it is predicted to lose by that.
-    const bool few = p.channels_last
-                         ? 2 * outputs <= lanes && !(strided && 4 * outputs > lanes && width > lanes)
-                         : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
+    const bool few = p.channels_last ? expand < 1 && 2 * outputs <= lanes &&
+                                           2 * static_cast<double>(p.group_in()) <= lanes &&
+                                           !(strided && 4 * outputs > lanes && width > lanes)
+                                     : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
     return few ? std::min(seconds, 0.9 * predict_direct(p, dtype)) : seconds;
 }
 
