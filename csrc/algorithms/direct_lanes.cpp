@@ -19,6 +19,11 @@ namespace fastconv {
 
 namespace {
 
+// Channels last, a tile asks for the outputs so many bytes further on, so that stores find their lines. First layers of 16
+// images: 3 > 32 at 224 x 224 stride 2 3.6 to 2.8 ms, 3 > 40 at 300 x 300 (8 images) 5.9 to 4.1; one image of 3 > 64 with a
+// 7x7 kernel 1.21 to 1.16. 2 KB and 8 KB are no different.
+constexpr int64_t kOutputsAhead = 4096;
+
 struct LaneBlock {  // output channels of one micro-kernel call
     int64_t group, first, count, vectors;
     int64_t packed;  // where its panels begin in packed weights
@@ -392,6 +397,13 @@ class DirectLanes final : public ConvKernel {
                             band.stage == nullptr
                                 ? static_cast<T*>(args.out) + at
                                 : band.stage + (row * band.columns.size() + pixels.begin) * k + block.first;
+                        call.ahead_x_lines = 0;
+                        if (band.stage == nullptr && block.first == 0 && b == 0 && piece == 0) {
+                            const int64_t written = pixels.size() * place.pixel * int64_t{sizeof(T)};
+                            call.ahead_x =
+                                static_cast<const T*>(args.out) + at + kOutputsAhead / int64_t{sizeof(T)};
+                            call.ahead_x_lines = ceil_div(ceil_div(written, 64), part.size());
+                        }
                         call.add =
                             last && args.add != nullptr ? static_cast<const T*>(args.add) + at : nullptr;
                         micro<T>().channels[pixels.size()][block.vectors](call);

@@ -63,7 +63,7 @@ struct ChannelTile {
     int64_t w_step = 0, w_ahead = 0;
     const T* ahead = nullptr;  // what later calls will need is brought into L2, a few lines in every segment
     int64_t ahead_lines = 0;   // of each segment
-    const T* ahead_x = nullptr;  // the same for their inputs
+    const T* ahead_x = nullptr;  // the same for their inputs or outputs
     int64_t ahead_x_lines = 0;
 };
 
