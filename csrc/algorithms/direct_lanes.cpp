@@ -398,11 +398,13 @@ class DirectLanes final : public ConvKernel {
                                 ? static_cast<T*>(args.out) + at
                                 : band.stage + (row * band.columns.size() + pixels.begin) * k + block.first;
                         call.ahead_x_lines = 0;
-                        if (band.stage == nullptr && block.first == 0 && b == 0 && piece == 0) {
+                        // no segments: there are no input channels, and the call writes the bias
+                        if (band.stage == nullptr && block.first == 0 && b == 0 && piece == 0 &&
+                            call.segments > 0) {
                             const int64_t written = pixels.size() * place.pixel * int64_t{sizeof(T)};
                             call.ahead_x =
                                 static_cast<const T*>(args.out) + at + kOutputsAhead / int64_t{sizeof(T)};
-                            call.ahead_x_lines = ceil_div(ceil_div(written, 64), part.size());
+                            call.ahead_x_lines = ceil_div(ceil_div(written, 64), call.segments);
                         }
                         call.add =
                             last && args.add != nullptr ? static_cast<const T*>(args.add) + at : nullptr;

@@ -70,7 +70,7 @@ class LinesAhead {
     template <class RunAt>
     void take(RunAt run_at, int64_t segments, const T** first, int64_t* lines) {
         *lines = 0;
-        if (run_ == runs_) return;
+        if (run_ == runs_ || segments == 0) return;
         const int64_t n = std::min(each_, lines_ - line_);
         *first = run_at(run_) + line_ * (64 / static_cast<int64_t>(sizeof(T)));
         if (n != last_ || segments != segments_) {
@@ -194,13 +194,13 @@ class PointwiseLast final : public ConvKernel {
 
     bool may_stream() const { return workspace_limit() == SIZE_MAX; }
     int64_t stage_pixels() const {
-        const int64_t pixel = p_.out_channels * static_cast<int64_t>(sizeof(T));
+        const int64_t pixel = std::max<int64_t>(1, p_.out_channels) * static_cast<int64_t>(sizeof(T));
         return std::max<int64_t>(1, kSmallStage / pixel / cell_) * cell_;
     }
     // Pixels that may wait in L2 for all channels. 512 > 2048 at 7 x 7, 16 images: 192 and 384 pixels 208 GFLOP/s, 512
     // pixels 199.
     int64_t large_band() const {
-        const auto pixel = p_.in_channels * static_cast<int64_t>(sizeof(T));
+        const auto pixel = std::max<int64_t>(1, p_.in_channels) * static_cast<int64_t>(sizeof(T));
         return std::max<int64_t>(1, static_cast<int64_t>(l2_bytes()) * 2 / 5 / pixel / cell_) * cell_;
     }
     // Pixels that so many lane blocks pass over at a time: while their weights stay in L2, few enough that inputs and
@@ -208,7 +208,8 @@ class PointwiseLast final : public ConvKernel {
     // 9.2 ms, of 128 > 512 at 28 x 28 8.7 and 8.4.
     int64_t band_pixels(int64_t blocks) const {
         if (heavy(blocks)) return large_band();
-        const int64_t pixel = std::max(p_.in_channels, p_.out_channels) * static_cast<int64_t>(sizeof(T));
+        const int64_t channels = std::max({int64_t{1}, p_.in_channels, p_.out_channels}),
+                      pixel = channels * static_cast<int64_t>(sizeof(T));
         return std::max<int64_t>(1, kSmallBand / pixel / cell_) * cell_;
     }
     // As many as can be gathered within `budget`.

@@ -2,7 +2,7 @@
 
 Two ways lead to it. The settings of the last call are compared by identity, and what runs it in one step looks at the
 arrays itself: that serves a loop over one layer, and costs less than building a key. Any other call is looked up by all
-that its checks looked at: the settings with their types, and class, shape and dtype of the arrays.
+that its checks looked at: the settings with their types, and shape and dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from marshal import dumps
 from operator import is_
 from typing import Any, Generic, Protocol, TypeVar
+
+from numpy import ndarray
 
 from ..backends.protocol import Backend
 
@@ -74,14 +76,20 @@ def _nothing(*arrays: Any) -> None:
 
 
 def call_key(numbers: tuple[Any, ...], names: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...] | None:
-    """What a call is remembered by; None for arguments that are looked at each time (NumPy's integers and arrays).
+    """What a call is remembered by; None for arguments that are looked at each time.
 
+    Those are NumPy's integers and arrays among the settings, and arrays of any class but NumPy's own: masked arrays,
+    matrices and other libraries' tensors are converted in every call, which a remembered call does not do.
     marshal writes numbers with their types (True, 1 and 1.0 differ) and costs less than looking at each of them.
     """
+    seen: list[Any] = []
+    for a in arrays:
+        if a is not None and a.__class__ is not ndarray:
+            return None
+        seen.append(None if a is None else (a.shape, a.dtype))
     try:
-        seen = [None if a is None else (a.__class__, a.shape, a.dtype) for a in arrays]
         written = dumps(numbers, 2)
-    except (AttributeError, ValueError):
+    except ValueError:
         return None
     # NumPy's numbers are written as bare bytes ("s"), in which np.int8(1) and np.True_ are the same
     if b"s" in written and not _is_plain(numbers):
