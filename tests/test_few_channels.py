@@ -102,3 +102,26 @@ def test_drawn(seed: int) -> None:
 @pytest.mark.parametrize("isa", isas() or ["none"])
 def test_drawn_with_instruction_set(isa: str) -> None:
     run_with_isa(isa, "import test_few_channels as t\nfor seed in list(t.SEEDS)[::2]: t.check(seed)\nprint('right')")
+
+
+def outputs_begin_anywhere() -> None:
+    """Rows so wide that they are cut where the output's cache lines are, and nothing is written beside it."""
+    rng = np.random.default_rng(3)
+    for dtype, width in (("float32", 224), ("float64", 96)):
+        x = rng.integers(-4, 5, (2, 2, 5, width)).astype(dtype)
+        w = rng.integers(-4, 5, (9, 2, 3, 3)).astype(dtype)
+        right = fastconv.conv2d(x, w, padding=1, backend="numpy")
+        plan = fastconv.plan_conv2d(x.shape, w, padding=1, dtype=dtype, algorithm="first_layer", backend="cpp")
+        room = np.empty(right.size + 48, dtype)
+        first = -room.ctypes.data % 64 // room.itemsize + 16
+        for start in range(first, first + 16):
+            room[:] = -7
+            out = room[start : start + right.size].reshape(right.shape)
+            plan(x, out=out)
+            assert np.array_equal(out, right), (dtype, start)
+            assert (np.delete(room, np.s_[start : start + right.size]) == -7).all(), (dtype, start)
+
+
+@pytest.mark.parametrize("isa", isas() or ["none"])
+def test_outputs_begin_anywhere(isa: str) -> None:
+    run_with_isa(isa, "import test_few_channels as t\nt.outputs_begin_anywhere()\nprint('right')")

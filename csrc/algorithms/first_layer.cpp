@@ -16,6 +16,7 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/first_layer_kernels.hpp"
+#include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
@@ -131,12 +132,13 @@ class FirstLayerKernel final : public ConvKernel {
     }
     int64_t sums_size() const { return p_.channels_last ? p_.out_channels * sums_plane() : 0; }
 
-    // Columns before each row that make the first vector begin a line of the output, where all rows agree on them and
-    // are so long that one vector more costs less than stores across lines (8% at width 224).
+    // Columns before each row that make the vectors fall onto whole lines of the output, where all rows agree on them and
+    // are so long that one vector more costs less than stores across lines (8% at width 224). Fewer than a vector's lanes:
+    // only the first vector of a row is masked at its begin.
     int64_t columns_before(const ConvArgs& args) const {
         const int64_t line = 64 / sizeof(T), width = p_.out_size[2];
         if (width < 12 * line || width % line != 0 || args.out_plane_of(p_) % line != 0) return 0;
-        return static_cast<int64_t>(reinterpret_cast<uintptr_t>(args.out) / sizeof(T)) % line;
+        return static_cast<int64_t>(reinterpret_cast<uintptr_t>(args.out) / sizeof(T)) % micro<T>().lanes;
     }
 
     void run_band(const ConvArgs& args, int64_t image, Range rows, const T* packed, const T* bias) const {
