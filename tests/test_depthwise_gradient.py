@@ -58,6 +58,19 @@ found = fastconv.conv2d_backward(dy, x, w, padding=1, groups=20, layout="NHWC").
 assert np.isnan(found[:, :, 18]).all()
 assert np.isposinf(found[:, :, 2]).all()
 assert np.isfinite(np.delete(found, [2, 18], axis=2)).all()
+
+# an inf at the last pixel reaches the taps that see it and no others; some outputs of the last tile lie outside
+for stride, pad in ((1, 0), (1, 1), (2, 0), (2, 1)):
+    for size in (7, 8, 9, 10):
+        x = np.ones((1, size, size, 20), np.float32)
+        x[0, -1, -1, 2] = np.inf
+        out = (size + 2 * pad - 3) // stride + 1
+        keys = dict(stride=stride, padding=pad, groups=20, layout="NHWC")
+        found = fastconv.conv2d_backward(np.ones((1, out, out, 20), np.float32), x, w, **keys).weight[:, :, 0, 2]
+        at = size - 1 + pad - stride * np.arange(out)
+        seen = np.isin(np.arange(3), at)
+        assert np.array_equal(np.isposinf(found), seen[:, None] & seen), (stride, pad, size, found)
+        assert np.array_equal(np.isfinite(found), ~(seen[:, None] & seen)), (stride, pad, size, found)
 print("right")
 """
 

@@ -218,7 +218,7 @@ void run_problem(const ConvProblem& given, int64_t batch, const T* dy, const T* 
     const bool lanes = problem.groups > 1 && 2 * problem.group_out() <= gradient_loops<T>().lanes &&
                        problem.group_in() <= 16 && problem.group_in() > 0;
     if (takes_narrow<T>(problem)) return backward_weight_narrow(problem, batch, dy, x, dw, db);
-    if (takes_depthwise<T>(problem)) return backward_weight_depthwise(problem, batch, dy, x, dw, db);
+    if (takes_depthwise<T>(problem) && backward_weight_depthwise(problem, batch, dy, x, dw, db)) return;
     if (prefers_winograd<T>(problem, batch) && backward_weight_winograd(problem, batch, dy, x, dw, db))
         return;
     if (lanes)

@@ -8,6 +8,7 @@
 //
 // Sums of at most kBandTiles tiles are added to those of a copy; copies are of fixed bands of rows, combined by a fixed tree.
 #include <algorithm>
+#include <cmath>
 
 #include "algorithms/backward_weight_job.hpp"
 
@@ -59,7 +60,8 @@ struct Depthwise {
         }
     }
 
-    void run(int64_t batch, T* dw, T* db) const {
+    // False where a sum is not finite: outputs beyond the image count as zeros, which times an inf of x are NaN.
+    bool run(int64_t batch, T* dw, T* db) const {
         const int64_t bands = batch * parts, copies = std::min(bands, kMaxCopies);
         const int64_t tiles = ceil_div(channels, kTileColumns);
         ScratchFrame frame;
@@ -90,6 +92,7 @@ struct Depthwise {
         });
         write_weight(p, sums, all, copies, dw);
         if (db != nullptr) write_bias(sums, bias, copies, db);
+        return std::all_of(dw, dw + p.weights(), [](T sum) { return std::isfinite(sum); });
     }
 };
 
@@ -104,15 +107,15 @@ bool takes_depthwise(const ConvProblem& p) {
 }
 
 template <class T>
-void backward_weight_depthwise(const ConvProblem& p, int64_t batch, const T* dy, const T* x, T* dw, T* db) {
-    Depthwise<T>{p, dy, x}.run(batch, dw, db);
+bool backward_weight_depthwise(const ConvProblem& p, int64_t batch, const T* dy, const T* x, T* dw, T* db) {
+    return Depthwise<T>{p, dy, x}.run(batch, dw, db);
 }
 
 template bool takes_depthwise<float>(const ConvProblem&);
 template bool takes_depthwise<double>(const ConvProblem&);
-template void backward_weight_depthwise(const ConvProblem&, int64_t, const float*, const float*, float*,
+template bool backward_weight_depthwise(const ConvProblem&, int64_t, const float*, const float*, float*,
                                         float*);
-template void backward_weight_depthwise(const ConvProblem&, int64_t, const double*, const double*, double*,
+template bool backward_weight_depthwise(const ConvProblem&, int64_t, const double*, const double*, double*,
                                         double*);
 
 }  // namespace fastconv

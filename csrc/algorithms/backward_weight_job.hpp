@@ -32,11 +32,11 @@ bool takes_narrow(const ConvProblem& problem);
 template <class T>
 void backward_weight_narrow(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db);
 
-// One channel per group, channels last; see backward_weight_depthwise.cpp.
+// One channel per group, channels last; see backward_weight_depthwise.cpp. False where a result is not finite, as above.
 template <class T>
 bool takes_depthwise(const ConvProblem& problem);
 template <class T>
-void backward_weight_depthwise(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw,
+bool backward_weight_depthwise(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw,
                                T* db);
 
 constexpr int64_t kTasks = 32;              // wanted: two to four for each thread of a large machine
