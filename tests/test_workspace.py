@@ -167,3 +167,48 @@ def test_a_plan_for_one_batch_chooses_for_that_batch():
         assert plan.algorithm in accepting(name, "NHWC", "float32")
         x = RNG.standard_normal((batch, *plan._x_shape)).astype(np.float32)
         np.testing.assert_allclose(plan(x), made(name, "NHWC")(x), rtol=1e-3, atol=1e-3)
+
+
+# layout, channels, size, out, kernel, and the rest
+TIGHT = {
+    "groups share their threads": ("NHWC", 40, (32, 20), 32, (7, 3), {"stride": 2, "padding": (3, 1), "groups": 8}),
+    "few pixels": ("NHWC", 256, (18, 2), 144, (1, 1), {"stride": 2}),
+    "strided planes": ("NCHW", 96, (40, 22), 5, (1, 1), {"stride": 2}),
+    "one row": ("NCHW", 64, (2, 7), 37, (5, 5), {"stride": 2, "padding": 2}),
+}
+
+
+@pytest.mark.parametrize("limit", [None, 200_000, 20_000])
+@pytest.mark.parametrize("name", TIGHT)
+def test_what_is_told_holds_within_tight_limits(name, limit):
+    layout, channels, size, out, kernel, given = TIGHT[name]
+    w = np.random.default_rng(4).standard_normal((out, channels // given.get("groups", 1), *kernel))
+    shape = (1, channels, *size)
+    if layout == "NHWC":
+        w, shape = w.transpose(2, 3, 1, 0), (1, *size, channels)
+    tried = 0
+    for algorithm in ("auto", "direct", "pointwise", "grouped"):
+        for threads in (1, 2, 3):
+            fastconv.set_num_threads(threads)
+            try:
+                plan = fastconv.plan_conv2d(
+                    shape, w, **given, layout=layout, algorithm=algorithm, workspace_limit=limit, backend="cpp"
+                )
+            except fastconv.GeometryError:  # it cannot do this, or needs more
+                continue
+            for batch in (1, 2, 5):
+                told = plan.workspace_bytes
+                _, peak = used(plan, RNG.standard_normal((batch, *plan._x_shape)).astype(np.float32))
+                assert peak <= told, f"{algorithm}, {threads} threads, batch {batch}: {peak} of {told}"
+                assert limit is None or told <= limit
+                tried += 1
+    assert tried > 0 or limit is not None
+
+
+def test_an_eager_call_does_not_stage_its_whole_output():
+    x, w = np.ones((1, 160, 160, 8), np.float32), np.ones((1, 1, 8, 384), np.float32)
+    fastconv.set_num_threads(1)
+    fastconv.conv2d(x, w, layout="NHWC", backend="cpp")
+    _core.take_scratch_peak()
+    fastconv.conv2d(x, w, layout="NHWC", backend="cpp")
+    assert _core.take_scratch_peak() < 1 << 20

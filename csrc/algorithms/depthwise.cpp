@@ -180,7 +180,7 @@ class DepthwiseInPlace final : public ConvKernel {
                 run_plane(args, plane / deep, plane % deep, part_of(height, bands, unit % bands), taps);
             }
         };
-        parallel_for(tasks, run_part, 0, depthwise_seconds<T>(p_, args.batch));
+        parallel_for(tasks, run_part, threads(), depthwise_seconds<T>(p_, args.batch));
     }
 
   private:

@@ -74,7 +74,7 @@ class DepthwiseLast final : public ConvKernel {
                          taps);
             }
         };
-        parallel_for(tasks, run_part, 0, depthwise_seconds<T>(p_, args.batch));
+        parallel_for(tasks, run_part, threads(), depthwise_seconds<T>(p_, args.batch));
     }
 
   private:

@@ -206,7 +206,7 @@ class DirectLanes final : public ConvKernel {
             if (height > 1)
                 set(std::min(height, rows * bands), columns);
             else
-                set(1, std::min(std::max<int64_t>(1, length / 4), columns * bands));
+                set(1, std::max(columns, std::min(length / 4, columns * bands)));
             for (int64_t chunks = 1; chunks <= std::min<int64_t>(blocks, 3 * threads); chunks++) {
                 const int64_t tasks = outer * cut.row_bands * cut.column_bands * chunks;
                 if (chunks * bands > 1 && work / static_cast<double>(tasks) < enough) break;

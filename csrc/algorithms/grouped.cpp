@@ -38,13 +38,14 @@ class GroupedFirst final : public ConvKernel {
             std::clamp<int64_t>(ceil_div(4 * num_threads(), pieces), 1, ceil_div(height, 4 * kGroupedRows));
         const int64_t units = pieces * bands;
         const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             int64_t* const sources = frame.take<int64_t>(2 * planes());
             const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++)
                 run_piece(args, unit / bands, part_of(height, bands, unit % bands), sources);
-        });
+        };
+        parallel_for(tasks, run_part, threads());
     }
 
   private:
@@ -160,7 +161,7 @@ class GroupedLast final : public ConvKernel {
                                                   ceil_div(height, 8));
         const int64_t units = planes * bands * pieces_ * blocks_;
         const int64_t tasks = tasks_for(units, p_.flops() / 2 * static_cast<double>(args.batch));
-        parallel_for(tasks, [&](int64_t task) {
+        const auto run_part = [&](int64_t task) {
             const Range part = part_of(units, tasks, task);
             ScratchFrame frame;
             T* const own = frame.take<T>(args.packed == nullptr ? block_size() : 0);
@@ -183,7 +184,8 @@ class GroupedLast final : public ConvKernel {
                 run_band(args, plane, block, part_of(height, bands, band),
                          part_of(p_.out_size[2], pieces_, piece), w, expanded, rows, holds);
             }
-        });
+        };
+        parallel_for(tasks, run_part, threads());
     }
 
   private:

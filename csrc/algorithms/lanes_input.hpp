@@ -61,6 +61,7 @@ class LanesInput {
     int64_t band_columns(int64_t columns) const { return (columns - 1) * view_.stride[2] + reach(2); }
     int64_t gathered_pixel() const;
     int64_t gathered_tile(int64_t columns) const;
+    int64_t sources_size(int64_t columns) const;
     void gather(const T* image, int64_t plane, Range pixels, const BandInput<T>& in, T* to) const;
     void copy_rows(const T* image, int64_t plane, int64_t depth, Range rows, Range columns,
                    const BandInput<T>& in, T* to) const;

@@ -136,7 +136,7 @@ class PointwiseLast final : public ConvKernel {
                static_cast<size_t>(gathered(large_band())) * sizeof(T);
     }
     size_t scratch_within(size_t budget) const override {
-        int64_t elements = gathered(within(std::max(band_pixels(blocks()), kFewPixels), budget));
+        int64_t elements = gathered(largest_band(budget));
         if (may_stream())
             elements = std::max(elements, gathered(stage_pixels())) + stage_pixels() * p_.out_channels;
         return static_cast<size_t>(elements) * sizeof(T);
@@ -155,7 +155,7 @@ class PointwiseLast final : public ConvKernel {
         if (packed == nullptr && whole_vectors() && pixels <= kFewPixels) {
             list = &narrow_blocks_;
         } else if (packed == nullptr) {
-            cut.packs = cut.parts == 1 && pixels <= within(large_band(), share.budget);
+            cut.packs = !cut.staged && cut.parts == 1 && pixels <= within(large_band(), share.budget);
             if (cut.packs)
                 cut.band = pixels;
             else
@@ -214,9 +214,13 @@ class PointwiseLast final : public ConvKernel {
     }
     // As many as can be gathered within `budget`.
     int64_t within(int64_t band, size_t budget) const {
-        while (band > 1 && static_cast<size_t>(gathered(band)) * sizeof(T) > budget)
-            band = band > cell_ ? band - cell_ : band - 1;
-        return band;
+        if (static_cast<size_t>(gathered(band)) * sizeof(T) <= budget) return band;
+        const auto most = static_cast<int64_t>(budget / (static_cast<size_t>(gathered_pixel()) * sizeof(T)));
+        return std::max<int64_t>(1, most >= cell_ ? most / cell_ * cell_ : most);
+    }
+    // No band is larger: few pixels are one.
+    int64_t largest_band(size_t budget) const {
+        return within(std::max(band_pixels(blocks()), round_up(kFewPixels, cell_)), budget);
     }
 
     std::vector<LaneBlock> cut_channels(int64_t widest) const {
@@ -275,7 +279,7 @@ class PointwiseLast final : public ConvKernel {
         cut.staged = may_stream() && cut.chunks == 1 && !heavy(most) && streams(args);
         cut.band = cut.staged ? stage_pixels() : within(band_pixels(most), share.budget);
         if (cut.parts == 1 && pixels <= kFewPixels)
-            cut.band = std::max(cut.band, within(pixels, share.budget));
+            cut.band = std::max(cut.band, std::min(pixels, largest_band(share.budget)));
         return cut;
     }
     // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 64 > 64 at 56 x 56 2.1 to 2.6, 128 >
