@@ -19,8 +19,8 @@
 //   7 x 7 178 and 205.
 //   Tried, 256 > 64 at 56 x 56: tiles of 14 x 2 115 without and 163 with lines asked for in bands of 1,000 pixels, 193 in bands
 //   of 112; 6 x 4 without 165. Asking into L1 instead of L2, or for a line every two steps instead of some a segment: the
-//   same. x or output beginning on a line: 3 to 5% better,
-//   not more. A chain of 512 steps instead of 256: the same. Groups and placed outputs still go by direct convolution.
+//   same. x or output beginning on a line: 3 to 5% better, not more. A chain of 512 steps instead of 256: the same. Groups
+//   still go by direct convolution.
 #pragma once
 
 #include <memory>
