@@ -26,7 +26,9 @@ constexpr int64_t kStageBytes = 256 << 10;  // 64 KB was 5% slower, 512 KB no fa
 // Whether a call that reads and writes so many bytes streams. 13 MB took up to 30% longer than by plain stores. Sums of few
 // terms leave little time to write: 34 MB of 24 > 144 took 3.5 ms streamed and 2.7 by plain stores while the shared cache
 // was otherwise idle, and 3.8 and 5.8 while it was not; 26 MB of 128 > 512 took 9.3 and 12.
-inline bool past_caches(size_t bytes, int64_t terms) { return bytes >= static_cast<size_t>(terms < 64 ? 48 : 16) << 20; }
+inline bool past_caches(size_t bytes, int64_t terms) {
+    return bytes >= static_cast<size_t>(terms < 64 ? 48 : 16) << 20;
+}
 
 // Afterwards other threads may read what was written.
 template <class T>
