@@ -16,6 +16,7 @@
 // is three quarters of L1: 192 terms are 2 to 8% slower, 144 up to 14%).
 #pragma once
 
+#include <cstddef>
 #include <memory>
 
 #include "plan/conv.hpp"
@@ -24,6 +25,18 @@ namespace fastconv {
 
 constexpr int64_t kChainAim = 288;
 constexpr int64_t kChainMost = 512;
+
+// Channels in lanes, and so 1x1 channels last:
+// Steps by which weights that are read where they are are brought into L2: the next lane block's, which stand beside them,
+// would all fall onto the sets of this one's where the output channels are a power of two.
+constexpr int64_t kRowsAhead = 32;
+
+// Whether an eager call keeps so many bytes of packed weights. `in_place`: it can read them where the user has them.
+// Weights that leave L2 in any case are read less with a fingerprint and the packed copy than by packing (3x3 stride 2 with
+// 512 channels at 14x14 2.2 -> 2.0 ms), and turning OIHW weights over costs more than a fingerprint while both copies stay
+// in L2 (1x1 160 > 960 at 7x7 127 -> 112 us) or threads would pack for each other (960 > 320 on two threads 232 us, where
+// a plan takes 115).
+bool lanes_keep_packed(size_t bytes, bool in_place);
 
 // True where channels in lanes are predicted to take less time than pixels in lanes.
 bool lanes_pay(const ConvProblem& problem, DType dtype);

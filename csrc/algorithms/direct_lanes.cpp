@@ -47,10 +47,6 @@ struct Band {
 // Steps of one segment: the micro-kernel asks for inputs and weights ahead once a segment.
 constexpr int64_t kSegment = 64;
 
-// Steps by which weights that are read where they are are brought into L2: the next lane block's, which stand beside them,
-// would all fall onto the sets of this one's where the output channels are a power of two.
-constexpr int64_t kRowsAhead = 32;
-
 // The largest divisor of n up to kSegment; n itself where there is none worth it.
 int64_t segment_of(int64_t n) {
     if (n <= kSegment) return n;
@@ -89,14 +85,7 @@ class DirectLanes final : public ConvKernel {
             pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block.packed);
     }
 
-    // An eager call whose weights leave L2 in any case reads less with a fingerprint and the packed copy than by packing
-    // (3x3 stride 2 with 512 channels at 14x14 2.2 -> 2.0 ms), and turning OIHW weights over costs more than a
-    // fingerprint while both copies stay in L2 (1x1 160 > 960 at 7x7 127 -> 112 us) or threads would pack for each other
-    // (960 > 320 on two threads 232 us, where a plan takes 115).
-    bool keeps_packed() const override {
-        const size_t bytes = packed_bytes(), l2 = l2_bytes();
-        return bytes > l2 || (!whole_vectors() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
-    }
+    bool keeps_packed() const override { return lanes_keep_packed(packed_bytes(), whole_vectors()); }
 
     size_t scratch_bytes() const override {
         return scratch_within(SIZE_MAX) +
@@ -465,6 +454,11 @@ class DirectLanes final : public ConvKernel {
 };
 
 }  // namespace
+
+bool lanes_keep_packed(size_t bytes, bool in_place) {
+    const size_t l2 = l2_bytes();
+    return bytes > l2 || (!in_place && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
+}
 
 template <class T>
 std::unique_ptr<ConvKernel> make_direct_lanes(const ConvProblem& problem) {

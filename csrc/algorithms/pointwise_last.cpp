@@ -19,8 +19,6 @@ namespace fastconv {
 
 namespace {
 
-// Steps by which weights that are read where they are are brought into L2.
-constexpr int64_t kRowsAhead = 32;
 // Weights in an eager call that so many pixels read are read where the user has them. Rows a power of two apart share
 // their sets in L1: 576 > 96 at 14 x 14 lost 17% by it and 8% by packing. Tiles of two vectors read them less often: 960 >
 // 320 at 7 x 7 214 us, by four 245.
@@ -125,11 +123,7 @@ class PointwiseLast final : public ConvKernel {
             pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block.packed);
     }
 
-    // An eager call whose weights leave L2 in any case reads less with a fingerprint and the packed copy.
-    bool keeps_packed() const override {
-        const size_t bytes = packed_bytes(), l2 = l2_bytes();
-        return bytes > l2 || (!whole_vectors() && bytes >= 65536 && (bytes <= l2 / 2 || num_threads() > 1));
-    }
+    bool keeps_packed() const override { return lanes_keep_packed(packed_bytes(), whole_vectors()); }
 
     size_t scratch_bytes() const override {
         return scratch_within(SIZE_MAX) + packed_bytes() +
