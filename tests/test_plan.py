@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -198,3 +199,16 @@ def test_what_a_call_takes_as_it_is(layout: str) -> None:
         plan(left, out=right)
     with pytest.raises(ValueError, match="shape"):
         plan(x.reshape(shape[::-1]))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 1), 1), ((3, 3), 1), ((3, 3), 2), ((1, 7), 1), ((9, 9), 1)])
+def test_planning_does_not_grow_with_the_image(layout: str, kernel: tuple[int, int], stride: int) -> None:
+    """A search that went through rows one by one took minutes for what is then refused for want of memory."""
+    side = 2**24
+    shape = (1, 16, side, side) if layout == "NCHW" else (1, side, side, 16)
+    filters = (16, 16, *kernel) if layout == "NCHW" else (*kernel, 16, 16)
+    weight = values("normal", filters, "float32", "weight")
+    begin = time.process_time()
+    fastconv.plan_conv2d(shape, weight, stride=stride, layout=layout, backend="cpp")
+    assert time.process_time() - begin < 2

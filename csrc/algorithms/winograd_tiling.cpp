@@ -77,12 +77,22 @@ TileCut cut_tiles(const ConvProblem& p, const Tiling& tiling, const TileMachine&
                    budget &&
                cut.largest.tiles() <= 16 * m.rows;
     };
+    // The fewest parts that fit: more parts are never larger.
+    const auto cut_along = [&](int a, int64_t most) {
+        int64_t least = 1;
+        while (least < most) {
+            cut.parts[a] = (least + most) / 2;
+            if (fits())
+                most = cut.parts[a];
+            else
+                least = cut.parts[a] + 1;
+        }
+        cut.parts[a] = least;
+    };
     // A row of tiles, or part of one; then as many rows, and planes, as there is room for.
-    while (!fits() && cut.parts[2] < cells) cut.parts[2]++;
-    for (int a = 1; a >= 0; a--) {
-        cut.parts[a] = 1;
-        while (!fits() && cut.parts[a] < axis[a].tiles) cut.parts[a]++;
-    }
+    cut_along(2, cells);
+    cut_along(1, axis[1].tiles);
+    cut_along(0, axis[0].tiles);
     while (cut.boxes() < wanted && cut.largest.tiles() > 2 * m.rows) {
         const int a = cut.largest.count[1] > 1 ? 1 : cut.largest.count[0] > 1 ? 0 : 2;
         if (cut.parts[a] >= (a == 2 ? cells : axis[a].tiles)) break;
