@@ -25,9 +25,9 @@ std::string why_not_square(const ConvProblem& p) {
     return "";
 }
 
-// Seconds for one image of a 3 x 3 kernel: a single one counts once, one of a batch of 16 twice; constants seen on AVX-512. 512
-// channels at 7x7: F(2, 3) 220 and 266 GFLOP/s, F(4, 3) 138 and 392, since its weights stream; from 64 MB on they came at half
-// the rate. Over 18 layers the choice among the tiles loses 2% on average.
+// Seconds for one image of a 3 x 3 kernel: a single one counts once, one of a batch of 16 twice; constants seen on AVX-512.
+// Weights beyond half of L2 stream: at 7x7 F(4, 3) of 256, 384 and 512 channels takes 0.35, 0.81 and 1.50 ms for one image, and
+// 0.12, 0.29 and 0.52 each for sixteen; F(2, 3) 0.25, 0.57, 1.02 and 0.19, 0.47, 0.84. From 64 MB on they came at half the rate.
 double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
     const TileMachine m = winograd_machine(dtype);
     const double peak = peak_flops(dtype), lanes = static_cast<double>(m.lanes),
@@ -39,15 +39,15 @@ double predict_runs(const ConvProblem& p, DType dtype, const Tiling& tiling) {
     const double multiply = tiles * positions * c * k * lanes * 2.0 * lanes / (0.85 * peak);
     const double transforms = tiles * lane_cycle * positions * (13.0 * c + 13.0 * k);
     const double weights = positions * c * k * lanes * lanes * static_cast<double>(m.item),
-                 bandwidth = weights < 48e6 ? 17e9 : 10e9;
-    // Half of the shorter of the two is hidden behind the longer.
+                 far = std::max(0.0, weights - 0.5 * static_cast<double>(l2_bytes())),
+                 bandwidth = weights < 48e6 ? 21e9 : 12e9;
+    // Three quarters of the shorter of the two are hidden behind the longer.
     const auto time = [&](int64_t batch) {
         const int64_t blocks = ceil_div(batch * tiling.tiles(), run_size(p, tiling, m).tiles);
         const double passes = static_cast<double>(blocks) / static_cast<double>(batch);
-        const double stream =
-            weights > 0.5 * static_cast<double>(l2_bytes()) ? passes * weights / bandwidth : 0;
+        const double stream = passes * far / bandwidth;
         const double work = multiply + transforms;
-        return std::max(work, stream) + 0.5 * std::min(work, stream);
+        return std::max(work, stream) + 0.25 * std::min(work, stream);
     };
     return p.batch_hint > 0 ? time(p.batch_hint) : (time(1) + 2 * time(16)) / 3;
 }
@@ -66,8 +66,13 @@ std::string why_not_longest(const ConvProblem& p, DType dtype, int longest) {
 double predict_longest(const ConvProblem& p, DType dtype, int longest) {
     Tiling tiling;
     best_tiling(p, longest, winograd_machine(dtype), tiling);
-    // The names above come first where they stand for the same tiles, or nearly: weights of F(3, 3) make single images slow.
-    if (why_not_square(p).empty() && tiling.one_input()) return 1.08 * predict_runs(p, dtype, tiling);
+    // The names above come first where they stand for the same tiles. F(3, 3) lies between them: 512 channels at 7x7, one image
+    // and sixteen, 1.10 and 10.3 ms against 1.02 and 13.6 of F(2, 3) and 1.50 and 8.4 of F(4, 3).
+    if (why_not_square(p).empty() && tiling.one_input()) {
+        const int64_t positions = tiling.positions();
+        const bool named = positions == 16 || positions == 36;
+        return (named ? 1.08 : 1) * predict_runs(p, dtype, tiling);
+    }
     const double seconds = tiling_cycles(p, tiling, winograd_machine(dtype)) / 3e9;  // as peak_flops counts
     // Lanes that no channel fills: 3 > 32 channels with 7x7 took 1.27 times what the count of vectors says.
     return (p.in_channels < 8 ? 1.25 : 1) * seconds;
