@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,7 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
             "-DFASTCONV_BUILD_PYTHON=ON",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         # pip builds in a new environment each time: CMake's cache still names the ninja of the one before
         ninja = shutil.which("ninja")
