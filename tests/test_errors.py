@@ -387,7 +387,7 @@ def test_gradients_may_not_share_one_out(backend: str) -> None:
     assert (one == 7).all()
 
 
-HUGE = np.broadcast_to(np.float32(1), (1, 1, 2**28, 2**28))  # one number seen 2**56 times
+HUGE, VAST = (np.broadcast_to(np.float32(1), (1, 1, n, n)) for n in (2**24, 2**28))  # one number, 2**48 and 2**56 times
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,13 @@ def test_no_memory(backend: str, call: Callable[[str], Any]) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda b: conv(HUGE, np.ones((16, 1, 1, 1), np.float32), backend=b),
+        lambda b: conv(VAST, np.ones((16, 1, 1, 1), np.float32), backend=b),
         lambda b: conv(np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)), padding=2**40, backend=b),
         lambda b: conv(np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)), padding=2**200, backend=b),
         lambda b: tran(np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1)), stride=2**40, backend=b),
         lambda b: fastconv.max_pool2d(np.ones((1, 1, 2, 2)), 1, stride=1, padding=2**33, backend=b),
         lambda b: fastconv.pad(np.ones((1, 1)), 2**40, backend=b),
-        lambda b: fastconv.im2col(HUGE, (16, 16), backend=b),
+        lambda b: fastconv.im2col(VAST, (16, 16), backend=b),
         lambda b: fastconv.adaptive_avg_pool2d(np.ones((1, 1, 2, 2)), 2**40, backend=b),
     ],
 )

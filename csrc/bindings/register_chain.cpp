@@ -18,13 +18,9 @@ namespace {
 // A pooling between or after convolutions; averages have counts.
 struct ChainPool {
     PoolShape shape;
-    std::array<std::vector<int64_t>, 3> counts;
+    WindowCounts counts;
 
-    ChainPool(const PoolShape& s, std::array<std::vector<int64_t>, 3> c) : shape(s), counts(std::move(c)) {
-        for (int a = 0; a < 3; a++)
-            if (counts[a].empty() != counts[0].empty() ||
-                (!counts[a].empty() && static_cast<int64_t>(counts[a].size()) != shape.out[a]))
-                throw py::value_error("one count is needed for each output position");
+    ChainPool(const PoolShape& s, const WindowCountArrays& c) : shape(s), counts(window_counts(c, s)) {
         if (!counts[0].empty() &&
             (shape.dilation[0] != 1 || shape.dilation[1] != 1 || shape.dilation[2] != 1))
             throw py::value_error("an average has no dilation");
@@ -148,10 +144,10 @@ void register_chain(py::module_& m) {
                           "A pooling as a step of a chain; an average where there are counts.")
         .def(py::init([](bool channels_last, int64_t channels, const Three& in_size, const Three& kernel,
                          const Three& stride, const Three& dilation, const Three& before,
-                         const Three& out_size, std::array<std::vector<int64_t>, 3> counts) {
+                         const Three& out_size, const WindowCountArrays& counts) {
                  return ChainPool(window_shape(channels_last, channels, in_size, kernel, stride, dilation,
                                                before, out_size),
-                                  std::move(counts));
+                                  counts);
              }),
              py::arg("channels_last"), py::arg("channels"), py::arg("in_size"), py::arg("kernel"),
              py::arg("stride"), py::arg("dilation"), py::arg("before"), py::arg("out_size"),

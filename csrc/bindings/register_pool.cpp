@@ -46,13 +46,9 @@ Ties ties_of(const std::string& name) {
 // A pooling made ready: the geometry as the kernels want it.
 class Pool {
   public:
-    Pool(const PoolShape& shape, std::array<std::vector<int64_t>, 3> counts)
-        : shape_(shape), counts_(std::move(counts)) {
-        for (int a = 0; a < 3; a++) {
-            pointers_[a] = counts_[a].data();
-            if (!counts_[a].empty() && static_cast<int64_t>(counts_[a].size()) != shape_.out[a])
-                throw py::value_error("one count is needed for each output position");
-        }
+    Pool(const PoolShape& shape, const WindowCountArrays& counts)
+        : shape_(shape), counts_(window_counts(counts, shape)) {
+        for (int a = 0; a < 3; a++) pointers_[a] = counts_[a].data();
     }
 
     void max(const py::array& x, py::array& out, const py::object& indices) const {
@@ -118,7 +114,7 @@ class Pool {
 
   private:
     PoolShape shape_;
-    std::array<std::vector<int64_t>, 3> counts_;
+    WindowCounts counts_;
     const int64_t* pointers_[3];
 };
 
@@ -229,10 +225,10 @@ void register_pool(py::module_& m) {
         m, "Pool", "One pooling geometry, for arrays (N, C, D, H, W) or (N, D, H, W, C).")
         .def(py::init([](bool channels_last, int64_t channels, const Three& in_size, const Three& kernel,
                          const Three& stride, const Three& dilation, const Three& before,
-                         const Three& out_size, std::array<std::vector<int64_t>, 3> counts) {
+                         const Three& out_size, const WindowCountArrays& counts) {
                  return Pool(window_shape(channels_last, channels, in_size, kernel, stride, dilation, before,
                                           out_size),
-                             std::move(counts));
+                             counts);
              }),
              py::arg("channels_last"), py::arg("channels"), py::arg("in_size"), py::arg("kernel"),
              py::arg("stride"), py::arg("dilation"), py::arg("before"), py::arg("out_size"),

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "algorithms/pool_shape.hpp"
 #include "bindings/bindings.hpp"
@@ -32,6 +33,21 @@ inline PoolShape window_shape(bool channels_last, int64_t channels, const std::a
             throw py::value_error("sizes, strides, dilations and paddings are out of range");
     }
     return s;
+}
+
+// What an average divides by at each output position, along three axes; empty where there is no average.
+using WindowCounts = std::array<std::vector<int64_t>, 3>;
+using WindowCountArrays = std::array<py::array_t<int64_t, py::array::c_style | py::array::forcecast>, 3>;
+
+inline WindowCounts window_counts(const WindowCountArrays& given, const PoolShape& s) {
+    WindowCounts counts;
+    for (int a = 0; a < 3; a++) {
+        if ((given[a].size() == 0) != (given[0].size() == 0) ||
+            (given[a].size() != 0 && given[a].size() != s.out[a]))
+            throw py::value_error("one count is needed for each output position");
+        counts[a].assign(given[a].data(), given[a].data() + given[a].size());
+    }
+    return counts;
 }
 
 inline void check_shape(const py::array& a, const PoolShape& s, const int64_t (&size)[3], int64_t batch,

@@ -125,9 +125,11 @@ class PoolGeometry:
         """For each output position along one spatial axis: the positions that an average divides by."""
         n, (lo, hi) = self.in_size[axis], self.padding[axis]
         first, last = (-lo, n + hi) if self.count_include_pad else (0, n)
+        kernel, dilation = self.kernel[axis], self.dilation[axis]
         start = np.arange(self.out_size[axis], dtype=np.int64) * self.stride[axis] - lo
-        taps = start[:, None] + np.arange(self.kernel[axis], dtype=np.int64) * self.dilation[axis]
-        counts: np.ndarray[Any, np.dtype[np.int64]] = ((taps >= first) & (taps < last)).sum(axis=1)
+        # The taps before a position are as many as dilation steps lead up to it, rounded up.
+        before_last, before_first = (np.clip(-((start - end) // dilation), 0, kernel) for end in (last, first))
+        counts: np.ndarray[Any, np.dtype[np.int64]] = before_last - before_first
         return counts
 
     def _data_shape(self, batch: int, size: Size) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ class ChainPool:
         dilation: _Size,
         before: _Size,
         out_size: _Size,
-        counts: Sequence[Sequence[int]],
+        counts: Sequence[NDArray[np.int64]],
     ) -> None: ...
 
 class ChainRun:
@@ -121,7 +121,7 @@ class Pool:
         dilation: _Size,
         before: _Size,
         out_size: _Size,
-        counts: Sequence[Sequence[int]],
+        counts: Sequence[NDArray[np.int64]],
     ) -> None: ...
     def max(self, x: NDArray[Any], out: NDArray[Any], indices: NDArray[Any] | None = None) -> None: ...
     def max_backward(self, grad_output: NDArray[Any], x: NDArray[Any], ties: str, dx: NDArray[Any]) -> None: ...

@@ -48,7 +48,7 @@ def _kernel(geometry: ConvGeometry, dtype: np.dtype[Any], algorithm: str, batch_
 
 def _chain_pool(step: PoolStep) -> _core.ChainPool:
     g = step.geometry
-    counts = [g.window_counts(axis).tolist() if step.average else [] for axis in range(3)]
+    counts = [g.window_counts(axis) if step.average else np.empty(0, np.int64) for axis in range(3)]
     before = (g.padding[0][0], g.padding[1][0], g.padding[2][0])
     return _core.ChainPool(
         g.channels_last, g.channels, g.in_size, g.kernel, g.stride, g.dilation, before, g.out_size, counts

@@ -22,7 +22,7 @@ MAX_POOL_DTYPES: tuple[np.dtype[Any], ...] = (
 @lru_cache(maxsize=1024)
 def _prepared(geometry: PoolGeometry, counted: bool) -> _core.Pool:
     """The kernels' form of a geometry; with what an average divides by where that is wanted."""
-    counts = [geometry.window_counts(axis).tolist() if counted else [] for axis in range(3)]
+    counts = [geometry.window_counts(axis) if counted else np.empty(0, np.int64) for axis in range(3)]
     padding = geometry.padding
     return _core.Pool(
         geometry.channels_last, geometry.channels, geometry.in_size, geometry.kernel, geometry.stride,
