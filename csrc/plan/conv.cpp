@@ -5,6 +5,7 @@
 
 #include "plan/candidates.hpp"
 #include "plan/reduce.hpp"
+#include "plan/relayout.hpp"
 #include "runtime/check.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -43,15 +44,21 @@ using WhyNot = std::string (*)(const ConvProblem&, DType);
 using Predict = double (*)(const ConvProblem&, DType);
 using Make = std::unique_ptr<ConvKernel> (*)(const ConvProblem&, DType);
 
-// The reduction of a problem with which an algorithm is predicted to be fastest, among those that it takes. Rows of another
-// problem are reduced as that one is.
-template <WhyNot why_not, Predict predict>
-struct Best {
-    Reduced reduced;
-    double seconds = 0;
-    bool taken = false;
+// What is predicted for a problem laid out otherwise counts so many times: it must be better by a fifth.
+constexpr double kRelaidCost = 1.25;
 
-    Best(const ConvProblem& problem, DType dtype) {
+// The way to put a problem with which an algorithm is predicted to be fastest, among those that it takes: reduced, and perhaps
+// laid out otherwise and reduced again. Rows of another problem are reduced as that one is, and keep their layout.
+struct Best {
+    const WhyNot why_not;
+    const Predict predict;
+    Reduced reduced, again;  // again: where `relaid`, of relayout.problem
+    Relayout relayout;
+    double seconds = 0;
+    bool taken = false, relaid = false;
+
+    Best(WhyNot why_not_, Predict predict_, const ConvProblem& problem, DType dtype)
+        : why_not(why_not_), predict(predict_) {
         Reduction best = Reduction::none;
         for (const Reduction how : {Reduction::joined, Reduction::plain, Reduction::none}) {
             const Reduced r = reduce(problem.whole(), how);
@@ -65,25 +72,49 @@ struct Best {
             if (!r.changed()) break;
         }
         reduced = reduce(problem, best);
+        if (problem.whole_out == 0) relay(problem, dtype);
+    }
+
+    void relay(const ConvProblem& problem, DType dtype) {
+        const Reduced plain = reduce(problem, Reduction::plain);
+        for (const Relayout& r : relayouts(plain.problem, dtype)) {
+            const Reduced inner = reduce(r.problem, Reduction::plain);
+            if (!why_not(inner.problem, dtype).empty()) continue;
+            const double each =
+                (predict(inner.problem, dtype) * static_cast<double>(inner.images) + r.seconds) *
+                static_cast<double>(plain.images) * kRelaidCost;
+            if (taken && each >= seconds) continue;
+            seconds = each;
+            taken = relaid = true;
+            reduced = plain;
+            relayout = r;
+            again = inner;
+        }
     }
 };
 
 template <WhyNot why_not, Predict predict>
 std::string why_not_reduced(const ConvProblem& problem, DType dtype) {
-    const Best<why_not, predict> best(problem, dtype);
+    const Best best(why_not, predict, problem, dtype);
     return best.taken && problem.whole_out == 0 ? "" : why_not(best.reduced.problem, dtype);
 }
 
 template <WhyNot why_not, Predict predict>
 double predict_reduced(const ConvProblem& problem, DType dtype) {
-    return Best<why_not, predict>(problem, dtype).seconds;
+    return Best(why_not, predict, problem, dtype).seconds;
 }
 
 template <WhyNot why_not, Predict predict, Make make>
 std::unique_ptr<ConvKernel> make_by_reduction(const ConvProblem& problem, DType dtype) {
-    const Reduced reduced = Best<why_not, predict>(problem, dtype).reduced;
-    std::unique_ptr<ConvKernel> kernel = make(reduced.problem, dtype);
-    return reduced.changed() ? make_reduced(problem, reduced, dtype, std::move(kernel)) : std::move(kernel);
+    const Best best(why_not, predict, problem, dtype);
+    const auto reduced = [dtype](const ConvProblem& of, const Reduced& r,
+                                 std::unique_ptr<ConvKernel> kernel) {
+        return r.changed() ? make_reduced(of, r, dtype, std::move(kernel)) : std::move(kernel);
+    };
+    if (!best.relaid) return reduced(problem, best.reduced, make(best.reduced.problem, dtype));
+    const Relayout& r = best.relayout;
+    std::unique_ptr<ConvKernel> inner = reduced(r.problem, best.again, make(best.again.problem, dtype));
+    return reduced(problem, best.reduced, make_relaid(best.reduced.problem, r, dtype, std::move(inner)));
 }
 
 }  // namespace
