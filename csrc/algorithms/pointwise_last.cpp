@@ -5,8 +5,10 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/direct.hpp"
+#include "algorithms/lines_ahead.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/pointwise.hpp"
+#include "algorithms/pointwise_few.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "algorithms/stream.hpp"
 #include "plan/candidates.hpp"
@@ -51,48 +53,14 @@ struct Cut {
     int64_t band;           // pixels that all channels of a task pass over before the next
     int64_t parts, chunks;  // of the pixels, of the output channels
     bool staged;            // outputs of a band wait for being streamed
-    bool packs;             // each lane block is packed by the one task that reads it, just before
-};
-
-// Lines that the calls of a band ask for, some each, in runs of equal length.
-template <class T>
-class LinesAhead {
-  public:
-    // Before `calls` calls that ask for `runs` runs of so many elements. `run_at(i)` is where run i begins.
-    void begin(int64_t runs, int64_t elements, int64_t calls) {
-        runs_ = runs;
-        lines_ = ceil_div(elements * static_cast<int64_t>(sizeof(T)), 64);
-        run_ = line_ = 0;
-        each_ = ceil_div(runs_ * lines_, std::max<int64_t>(1, calls));
-    }
-    template <class RunAt>
-    void take(RunAt run_at, int64_t segments, const T** first, int64_t* lines) {
-        *lines = 0;
-        if (run_ == runs_ || segments == 0) return;
-        const int64_t n = std::min(each_, lines_ - line_);
-        *first = run_at(run_) + line_ * (64 / static_cast<int64_t>(sizeof(T)));
-        if (n != last_ || segments != segments_) {
-            last_ = n;
-            segments_ = segments;
-            lines_each_ = ceil_div(n, segments);
-        }
-        *lines = lines_each_;
-        line_ += n;
-        if (line_ < lines_) return;
-        line_ = 0;
-        run_++;
-    }
-
-  private:
-    int64_t runs_ = 0, lines_ = 0, run_ = 0, line_ = 0, each_ = 0;
-    int64_t last_ = 0, segments_ = 0, lines_each_ = 0;  // of the last call
+    bool packs;             // weights are packed by the one task that reads them, just before
 };
 
 template <class T>
 class PointwiseLast final : public ConvKernel {
   public:
     explicit PointwiseLast(const ConvProblem& problem)
-        : p_(problem), dense_(problem.in_pixels() == problem.out_pixels()) {
+        : p_(problem), dense_(problem.in_pixels() == problem.out_pixels()), turned_(!problem.channels_last) {
         const Micro<T>& kernels = micro<T>();
         const int64_t vectors = ceil_div(p_.out_channels, kernels.lanes), steps = p_.in_channels;
         // Tiles of a whole cell of pixels by two vectors of channels, or of half of one by four.
@@ -101,6 +69,7 @@ class PointwiseLast final : public ConvKernel {
         lane_blocks_ = cut_channels(kernels.wide_vectors);
         narrow_blocks_ = cut_channels(kernels.channel_vectors);
         packed_ = vectors * kernels.lanes * steps;
+        widest_ = std::min<int64_t>(vectors, kernels.wide_vectors) * kernels.lanes;
         const int64_t units = ceil_div(steps, kUnit),
                       chains = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1,
                                                    std::max<int64_t>(1, units));
@@ -109,6 +78,7 @@ class PointwiseLast final : public ConvKernel {
             const int64_t begin = part.begin * kUnit, size = std::min(part.end * kUnit, steps) - begin,
                           length = segment_of(size), segments = length == 0 ? 0 : size / length;
             chains_.push_back({begin, length, segments, static_cast<int64_t>(offsets_.size())});
+            ranges_.push_back({begin, begin + size});
             for (int64_t s = 0; s < segments; s++) {
                 offsets_.push_back(s * length);
                 w_offsets_.push_back((begin + s * length) * p_.out_channels);
@@ -120,14 +90,18 @@ class PointwiseLast final : public ConvKernel {
 
     void pack(const void* weight, void* packed) const override {
         for (const LaneBlock& block : lane_blocks_)
-            pack_block(static_cast<const T*>(weight), block, static_cast<T*>(packed) + block.packed);
+            pack_channels(static_cast<const T*>(weight), block, {0, p_.in_channels},
+                          static_cast<T*>(packed) + block.packed);
     }
 
-    bool keeps_packed() const override { return lanes_keep_packed(packed_bytes(), whole_vectors()); }
+    bool keeps_packed() const override {
+        return lanes_keep_packed(packed_bytes(), !turned_ && whole_vectors());
+    }
+    bool keeps_packed_for(int64_t batch) const override { return !few(batch) && keeps_packed(); }
 
     size_t scratch_bytes() const override {
-        return scratch_within(SIZE_MAX) + packed_bytes() +
-               static_cast<size_t>(gathered(large_band())) * sizeof(T);
+        const size_t eager = packed_bytes() + static_cast<size_t>(gathered(large_band())) * sizeof(T);
+        return scratch_within(SIZE_MAX) + std::max(eager, few_pixels_scratch<T>());
     }
     size_t scratch_within(size_t budget) const override {
         int64_t elements = gathered(largest_band(budget));
@@ -135,18 +109,20 @@ class PointwiseLast final : public ConvKernel {
             elements = std::max(elements, gathered(stage_pixels())) + stage_pixels() * p_.out_channels;
         return static_cast<size_t>(elements) * sizeof(T);
     }
-    bool takes_bands() const override { return true; }
+    bool takes_bands() const override { return !turned_; }
     bool places_pixels() const override { return p_.placed; }
 
     void run(const ConvArgs& args) const override {
         const FlushToZero flush;
         const ScratchShare share = scratch_share();
+        if (args.packed == nullptr && args.place == nullptr && few(args.batch))
+            return run_few_pixels<T>(p_, args, ranges_, turned_, share.threads);
         const int64_t pixels = args.batch * p_.out_pixels();
         Cut cut = cut_outputs(args, share);
         ScratchFrame frame;
         const T* packed = static_cast<const T*>(args.packed);
         const std::vector<LaneBlock>* list = &lane_blocks_;
-        if (packed == nullptr && whole_vectors() && pixels <= kFewPixels) {
+        if (packed == nullptr && !turned_ && whole_vectors() && pixels <= kFewPixels) {
             list = &narrow_blocks_;
         } else if (packed == nullptr) {
             cut.packs = !cut.staged && cut.parts == 1 && pixels <= within(large_band(), share.budget);
@@ -171,9 +147,19 @@ class PointwiseLast final : public ConvKernel {
     static constexpr int64_t kLine = 64 / sizeof(T);
     static constexpr int64_t kWidest = 64, kMostRows = 16;  // of a tile
 
+    // Pixels whose sums wait while the weights pass over them (pointwise_few.hpp).
+    bool few(int64_t batch) const {
+        return dense_ && p_.in_channels > 0 && batch * p_.out_pixels() <= kMostFewPixels;
+    }
     // Vectors of output channels stand in the user's weights as they are.
     bool whole_vectors() const { return p_.out_channels % micro<T>().lanes == 0; }
     int64_t blocks() const { return static_cast<int64_t>(lane_blocks_.size()); }
+    // Of the weights of a lane block and a chain.
+    int64_t panel_size() const {
+        int64_t longest = 0;
+        for (const Range& chain : ranges_) longest = std::max(longest, chain.size());
+        return longest * widest_;
+    }
     bool heavy(int64_t blocks) const {
         const int64_t width = int64_t{micro<T>().wide_vectors} * micro<T>().lanes;
         return static_cast<size_t>(blocks * width * p_.in_channels) * sizeof(T) > l2_bytes() / 2;
@@ -234,7 +220,8 @@ class PointwiseLast final : public ConvKernel {
     const T* pack_all(const ConvArgs& args, ScratchFrame& frame, int threads) const {
         T* const all = frame.take<T>(packed_);
         const auto pack_one = [&](int64_t i) {
-            pack_block(static_cast<const T*>(args.weight), lane_blocks_[i], all + lane_blocks_[i].packed);
+            pack_channels(static_cast<const T*>(args.weight), lane_blocks_[i], {0, p_.in_channels},
+                          all + lane_blocks_[i].packed);
         };
         parallel_for(blocks(), pack_one, packed_ > 65536 ? threads : 1);
         return all;
@@ -297,19 +284,35 @@ class PointwiseLast final : public ConvKernel {
         return x + (line * p_.in_size[2] + w * p_.stride[2]) * p_.in_channels;
     }
 
+    // What the bands of one task have in common.
+    struct Task {
+        const ConvArgs& args;
+        const T* packed;               // all weights, or null
+        const LaneBlock *first, *end;  // its output channels
+        int64_t band;                  // pixels of a band, at most
+        T *gather, *stage, *panel;     // its scratch; each may be null
+        bool placed() const { return args.place != nullptr && stage == nullptr; }
+    };
+    // What the calls of a band ask for, and what for.
+    struct Ahead {
+        LinesAhead<T> inputs, weights;
+        Range next;                      // pixels of the next band
+        const T* later_panel = nullptr;  // of the weights that follow this lane block's
+    };
+
     // Band > lane block > chain > tile.
     void run_task(const ConvArgs& args, const T* packed, const Cut& cut, Range pixels, const LaneBlock* first,
                   const LaneBlock* end) const {
         ScratchFrame frame;
-        T* const gather = dense_ ? nullptr : frame.take<T>(gathered(cut.band));
-        T* const stage = cut.staged ? frame.take<T>(cut.band * p_.out_channels) : nullptr;
-        T* const panel =
-            cut.packs ? frame.take<T>(p_.in_channels * micro<T>().wide_vectors * micro<T>().lanes) : nullptr;
+        Task task{args, packed, first, end, cut.band, nullptr, nullptr, nullptr};
+        if (!dense_) task.gather = frame.take<T>(gathered(cut.band));
+        if (cut.staged) task.stage = frame.take<T>(cut.band * p_.out_channels);
+        if (cut.packs) task.panel = frame.take<T>(panel_size());
         for (int64_t begin = pixels.begin; begin < pixels.end; begin += cut.band) {
             const Range band{begin, std::min(begin + cut.band, pixels.end)},
                 next{band.end, std::min(band.end + cut.band, pixels.end)};
-            run_band(args, packed, band, next, first, end, gather, stage, panel);
-            if (stage != nullptr) stream_band(args, band, stage);
+            run_band(task, band, next);
+            if (task.stage != nullptr) stream_band(args, band, task.stage);
         }
     }
 
@@ -340,103 +343,129 @@ class PointwiseLast final : public ConvKernel {
         }
     }
 
-    void run_band(const ConvArgs& args, const T* packed, Range band, Range next, const LaneBlock* first,
-                  const LaneBlock* end, T* gather, T* stage, T* panel) const {
-        const Micro<T>& kernels = micro<T>();
-        const int64_t k = p_.out_channels, chains = static_cast<int64_t>(chains_.size());
+    void run_band(const Task& task, Range band, Range next) const {
         if (!dense_) {
             for (int64_t i = band.begin; i < band.end; i++)
-                std::memcpy(gather + (i - band.begin) * gathered_pixel(), source(args, i),
+                std::memcpy(task.gather + (i - band.begin) * gathered_pixel(), source(task.args, i),
                             static_cast<size_t>(p_.in_channels) * sizeof(T));
         }
         const auto calls_of = [&](const LaneBlock& block) {
-            return chains * ceil_div(band.size(), tile_rows(block));
+            return static_cast<int64_t>(chains_.size()) * ceil_div(band.size(), tile_rows(block));
         };
         int64_t calls = 0;
-        for (const LaneBlock* block = first; block < end; block++) calls += calls_of(*block);
-        LinesAhead<T> inputs;
+        for (const LaneBlock* block = task.first; block < task.end; block++) calls += calls_of(*block);
+        Ahead ahead;
+        ahead.next = next;
         if (dense_)
-            inputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.in_channels, calls);
+            ahead.inputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.in_channels, calls);
         else
-            inputs.begin(next.size(), p_.in_channels, calls);
-        const auto input_at = [&](int64_t run) { return source(args, next.begin + run); };
-        const bool reads_ahead = heavy(end - first);
-        alignas(64) T tile[kMostRows * kWidest];  // placed outputs that are cut by the end of a row
-
-        ChannelTile<T> call;
-        call.x_row = dense_ ? p_.in_channels : gathered_pixel();
-        call.w_step = call.out_row = k;
-        call.w_ahead = kRowsAhead * k;
-        for (const LaneBlock* at = first; at < end; at++) {
-            const LaneBlock& block = *at;
-            const int64_t rows = tile_rows(block);
-            call.channels = block.count;
-            LinesAhead<T> weights;
-            const T* later_panel = nullptr;
-            if (panel != nullptr) pack_block(static_cast<const T*>(args.weight), block, panel);
-            if (packed != nullptr && reads_ahead) {
-                const LaneBlock& later = at + 1 < end ? at[1] : *first;
-                later_panel = packed + later.packed;
-                if (at + 1 < end || next.size() > 0)
-                    weights.begin(1, later.vectors * kernels.lanes * p_.in_channels, calls_of(block));
-            }
+            ahead.inputs.begin(next.size(), p_.in_channels, calls);
+        const bool reads_ahead = task.packed != nullptr && heavy(task.end - task.first);
+        for (const LaneBlock* block = task.first; block < task.end; block++) {
+            const bool more = block + 1 < task.end || next.size() > 0;
+            const LaneBlock& later = block + 1 < task.end ? block[1] : *task.first;
+            if (reads_ahead) ahead.later_panel = task.packed + later.packed;
+            ahead.weights.begin(reads_ahead && more ? 1 : 0,
+                                later.vectors * micro<T>().lanes * p_.in_channels, calls_of(*block));
             for (const Chain& chain : chains_) {
-                const bool last = &chain == &chains_.back();
-                call.length = chain.length;
-                call.segments = chain.segments;
-                call.offsets = offsets_.data() + chain.offsets;
-                if (packed != nullptr || panel != nullptr) {
-                    call.w = (panel != nullptr ? panel : packed + block.packed) +
-                             chain.begin * block.vectors * kernels.lanes;
-                } else {
-                    call.w = static_cast<const T*>(args.weight) + block.first;
-                    call.w_offsets = w_offsets_.data() + chain.offsets;
-                }
-                call.accumulate = &chain != &chains_.front();
-                call.bias =
-                    last && args.bias != nullptr ? static_cast<const T*>(args.bias) + block.first : nullptr;
-                call.clamp = last ? clamp_of(args.activation) : Clamp::none;
-                T* row = nullptr;  // of placed outputs
-                int64_t column = 0;
-                const bool placed = args.place != nullptr && stage == nullptr;
-                for (int64_t pixel = band.begin; pixel < band.end; pixel += rows) {
-                    const int64_t n = std::min(rows, band.end - pixel), out = pixel * k + block.first;
-                    if (placed && (row == nullptr || column >= p_.out_size[2])) {
-                        row = placed_row(args, pixel / p_.out_size[2]);
-                        column = pixel % p_.out_size[2];
-                    }
-                    call.x =
-                        (dense_ ? source(args, pixel) : gather + (pixel - band.begin) * gathered_pixel()) +
-                        chain.begin;
-                    call.out = stage != nullptr ? stage + (pixel - band.begin) * k + block.first
-                                                : static_cast<T*>(args.out) + out;
-                    call.add = last && args.add != nullptr ? static_cast<const T*>(args.add) + out : nullptr;
-                    inputs.take(input_at, chain.segments, &call.ahead_x, &call.ahead_x_lines);
-                    weights.take([&](int64_t) { return later_panel; }, chain.segments, &call.ahead,
-                                 &call.ahead_lines);
-                    if (placed) {
-                        const bool cut = column + n > p_.out_size[2];
-                        call.out_row = cut ? kWidest : args.place->pixel;
-                        call.out = cut ? tile : row + column * args.place->pixel + block.first;
-                        if (cut && call.accumulate) cut_tile(args, pixel, n, block, tile, true);
-                        kernels.channels[n][block.vectors](call);
-                        if (cut) cut_tile(args, pixel, n, block, tile, false);
-                        column += n;
-                        continue;
-                    }
-                    kernels.channels[n][block.vectors](call);
-                    if (last && needs_pass(args.activation))
-                        rows_of<T>().activate(args.activation, call.out, n, k, block.count);
-                }
+                const ChannelTile<T> call = describe(task, *block, chain);
+                if (task.placed())
+                    run_placed(task, call, *block, chain, band, ahead);
+                else
+                    run_chain(task, call, *block, chain, band, ahead);
             }
         }
     }
 
+    // What the tiles of a lane block and a chain have in common; the panel is filled where the weights wait there.
+    ChannelTile<T> describe(const Task& task, const LaneBlock& block, const Chain& chain) const {
+        const ConvArgs& args = task.args;
+        ChannelTile<T> call;
+        call.x_row = dense_ ? p_.in_channels : gathered_pixel();
+        call.w_step = call.out_row = p_.out_channels;
+        call.w_ahead = kRowsAhead * p_.out_channels;
+        call.channels = block.count;
+        call.length = chain.length;
+        call.segments = chain.segments;
+        call.offsets = offsets_.data() + chain.offsets;
+        if (task.panel != nullptr) {
+            pack_channels(static_cast<const T*>(args.weight), block, ranges_[&chain - chains_.data()],
+                          task.panel);
+            call.w = task.panel;
+        } else if (task.packed != nullptr) {
+            call.w = task.packed + block.packed + chain.begin * block.vectors * micro<T>().lanes;
+        } else {
+            call.w = static_cast<const T*>(args.weight) + block.first;
+            call.w_offsets = w_offsets_.data() + chain.offsets;
+        }
+        call.accumulate = &chain != &chains_.front();
+        if (&chain != &chains_.back()) return call;
+        if (args.bias != nullptr) call.bias = static_cast<const T*>(args.bias) + block.first;
+        call.clamp = clamp_of(args.activation);
+        return call;
+    }
+    void run_chain(const Task& task, ChannelTile<T> call, const LaneBlock& block, const Chain& chain,
+                   Range band, Ahead& ahead) const {
+        const ConvArgs& args = task.args;
+        const int64_t k = p_.out_channels, rows = tile_rows(block);
+        const bool last = &chain == &chains_.back();
+        for (int64_t pixel = band.begin; pixel < band.end; pixel += rows) {
+            const int64_t n = std::min(rows, band.end - pixel), out = pixel * k + block.first;
+            aim(task, call, chain, band, pixel, ahead);
+            call.out = task.stage != nullptr ? task.stage + (pixel - band.begin) * k + block.first
+                                             : static_cast<T*>(args.out) + out;
+            if (last && args.add != nullptr) call.add = static_cast<const T*>(args.add) + out;
+            micro<T>().channels[n][block.vectors](call);
+            if (last && needs_pass(args.activation))
+                rows_of<T>().activate(args.activation, call.out, n, k, block.count);
+        }
+    }
+    // The same where rows of outputs stand apart. A tile that goes on in the next row waits in one piece.
+    void run_placed(const Task& task, ChannelTile<T> call, const LaneBlock& block, const Chain& chain,
+                    Range band, Ahead& ahead) const {
+        const int64_t rows = tile_rows(block), width = p_.out_size[2], each = task.args.place->pixel;
+        alignas(64) T tile[kMostRows * kWidest];
+        T* row = nullptr;
+        int64_t column = width;
+        for (int64_t pixel = band.begin; pixel < band.end; pixel += rows) {
+            const int64_t n = std::min(rows, band.end - pixel);
+            if (column >= width) {
+                row = placed_row(task.args, pixel / width);
+                column = pixel % width;
+            }
+            aim(task, call, chain, band, pixel, ahead);
+            const bool cut = column + n > width;
+            call.out_row = cut ? kWidest : each;
+            call.out = cut ? tile : row + column * each + block.first;
+            if (cut && call.accumulate) cut_tile(task.args, pixel, n, block, tile, true);
+            micro<T>().channels[n][block.vectors](call);
+            if (cut) cut_tile(task.args, pixel, n, block, tile, false);
+            column += n;
+        }
+    }
+    // Where the tile at `pixel` reads, and what it asks for.
+    void aim(const Task& task, ChannelTile<T>& call, const Chain& chain, Range band, int64_t pixel,
+             Ahead& ahead) const {
+        call.x = (dense_ ? source(task.args, pixel) : task.gather + (pixel - band.begin) * gathered_pixel()) +
+                 chain.begin;
+        ahead.inputs.take([&](int64_t run) { return source(task.args, ahead.next.begin + run); },
+                          chain.segments, &call.ahead_x, &call.ahead_x_lines);
+        ahead.weights.take([&](int64_t) { return ahead.later_panel; }, chain.segments, &call.ahead,
+                           &call.ahead_lines);
+    }
+
     // Weights [channel][lane] of one lane block, lanes beyond K zero.
-    void pack_block(const T* weight, const LaneBlock& block, T* to) const {
-        const int64_t width = block.vectors * micro<T>().lanes;
-        const T* from = weight + block.first;
-        for (int64_t c = 0; c < p_.in_channels; c++, to += width, from += p_.out_channels) {
+    void pack_channels(const T* weight, const LaneBlock& block, Range channels, T* to) const {
+        const int64_t lanes = micro<T>().lanes, width = block.vectors * lanes;
+        if (turned_) {
+            for (int64_t v = 0; v < block.vectors; v++)
+                rows_of<T>().panel(weight + (block.first + v * lanes) * p_.in_channels + channels.begin,
+                                   p_.in_channels, block.count - v * lanes, channels.size(), 1,
+                                   to + v * lanes, width);
+            return;
+        }
+        const T* from = weight + channels.begin * p_.out_channels + block.first;
+        for (int64_t c = channels.begin; c < channels.end; c++, to += width, from += p_.out_channels) {
             std::memcpy(to, from, static_cast<size_t>(block.count) * sizeof(T));
             for (int64_t j = block.count; j < width; j++) to[j] = T(0);
         }
@@ -444,9 +473,11 @@ class PointwiseLast final : public ConvKernel {
 
     ConvProblem p_;
     bool dense_;
-    int64_t cell_ = 0, packed_ = 0;
+    bool turned_;  // weights are [output][input]: channels first, images of one pixel
+    int64_t cell_ = 0, packed_ = 0, widest_ = 0;
     std::vector<LaneBlock> lane_blocks_, narrow_blocks_;
     std::vector<Chain> chains_;
+    std::vector<Range> ranges_;  // of their input channels
     std::vector<int64_t> offsets_, w_offsets_;
 };
 

@@ -101,13 +101,14 @@ struct Prepared {
     // Runs with the weights as the caller has them.
     void run_unpacked(ConvArgs& a) const {
         if (a.batch == 0 || problem.out_channels == 0) return;
-        if (problem.flops() * static_cast<double>(a.batch) < kSmall && !kernel->keeps_packed()) {
+        const bool keeps = kernel->keeps_packed_for(a.batch);
+        if (problem.flops() * static_cast<double>(a.batch) < kSmall && !keeps) {
             kernel->run(a);
             return;
         }
         const py::gil_scoped_release nogil;
         std::shared_ptr<const void> packed;
-        if (kernel->keeps_packed()) {
+        if (keeps) {
             packed = packed_weights(*kernel, a.weight, static_cast<size_t>(problem.weights() * item_size()));
             a.packed = packed.get();
         }

@@ -60,7 +60,7 @@ struct Best {
     Best(WhyNot why_not_, Predict predict_, const ConvProblem& problem, DType dtype)
         : why_not(why_not_), predict(predict_) {
         Reduction best = Reduction::none;
-        for (const Reduction how : {Reduction::joined, Reduction::plain, Reduction::none}) {
+        for (const Reduction how : {Reduction::dense, Reduction::joined, Reduction::plain, Reduction::none}) {
             const Reduced r = reduce(problem.whole(), how);
             if (!why_not(r.problem, dtype).empty()) continue;
             const double each = predict(r.problem, dtype) * static_cast<double>(r.images);

@@ -68,6 +68,11 @@ class ConvKernel {
     virtual void pack(const void* weight, void* packed) const;
     // True where packing is dear: eager calls then come with weights from the cache (weight_cache.hpp), always packed.
     virtual bool keeps_packed() const { return false; }
+    // The same for a call of so many images: few read their weights faster than a fingerprint and a copy are read.
+    virtual bool keeps_packed_for(int64_t batch) const {
+        (void)batch;
+        return keeps_packed();
+    }
     // A number of its own, never used again.
     uint64_t serial() const { return serial_; }
     // Whether rows can be computed by themselves: band_step holds and, channels first, x_plane and out_plane are heeded.

@@ -80,6 +80,9 @@ class ReducedKernel final : public ConvKernel {
         inner_->pack(kept, packed);
     }
     bool keeps_packed() const override { return inner_->keeps_packed(); }
+    bool keeps_packed_for(int64_t batch) const override {
+        return inner_->keeps_packed_for(batch * reduced_.images);
+    }
     // Rows of an axis that became another cannot be cut out.
     bool takes_bands() const override { return !reduced_.moved && inner_->takes_bands(); }
     int64_t band_step() const override { return inner_->band_step(); }
@@ -182,7 +185,16 @@ Reduced reduce(const ConvProblem& problem, Reduction how) {
         axes[outer] = joined(axes[outer], axes[outer + 1]);
         axes.erase(axes.begin() + static_cast<int64_t>(outer) + 1);
     };
-    if (q.taps() > 1) {
+    // One output that sees every pixel once: the pixels are channels.
+    const auto covers = [](const Axis& a) {
+        return a.kernel == a.in && a.dilation == 1 && a.pad_lo == 0 && a.out == 1;
+    };
+    if (how == Reduction::dense && q.groups == 1 && q.taps() > 1 &&
+        std::all_of(axes.begin(), axes.end(), covers)) {
+        q.in_channels *= q.taps();
+        axes.clear();
+    }
+    if (q.taps() > 1 && !axes.empty()) {
         if (axes.size() == 3 && axes[1].plain() && axes[2].plain()) join(1);
         if (axes.size() == 3 && axes[0].plain() && axes[1].plain()) join(0);
         if (axes.size() == 3 && axes[0].plain() && q.channels_last) {
@@ -191,7 +203,7 @@ Reduced reduce(const ConvProblem& problem, Reduction how) {
             axes.erase(axes.begin());
         }
         const size_t n = axes.size();
-        if (how == Reduction::joined && n >= 2 && axes[n - 1].plain() && axes[n - 1].in < kNarrow &&
+        if (how >= Reduction::joined && n >= 2 && axes[n - 1].plain() && axes[n - 1].in < kNarrow &&
             axes[n - 2].stride == 1 && (q.mode == PadMode::constant || !q.reads_padding()))
             join(n - 2);
     }

@@ -29,8 +29,9 @@ struct Reduced {
     bool changed() const { return trimmed || moved; }
 };
 
-// How far to go: a narrow last axis joined with the one before it fills vectors, but makes a dilated kernel.
-enum class Reduction { none, plain, joined };
+// How far to go: a narrow last axis joined with the one before it fills vectors, but makes a dilated kernel; a kernel as
+// large as its image is a matrix product over pixels and channels.
+enum class Reduction { none, plain, joined, dense };
 
 Reduced reduce(const ConvProblem& problem, Reduction how = Reduction::joined);
 

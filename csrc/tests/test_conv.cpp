@@ -176,6 +176,16 @@ TEST(conv_pointwise) {
     check_all({12, 20, 4, {2, 5, 6}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
 }
 
+// Images of one pixel, and kernels as large as the image: one product for all images.
+TEST(conv_one_pixel) {
+    check_all({37, 19, 1, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({700, 131, 1, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({21, 35, 1, {1, 4, 5}, {1, 4, 5}, {1, 2, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({9, 70, 1, {2, 3, 3}, {2, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+    check_all({30, 18, 1, {1, 1, 1}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}});
+    check_all({16, 24, 2, {1, 2, 3}, {1, 2, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {0, 0, 0}});
+}
+
 // Tails in every direction: tiles of 14, 6 and fewer pixels, lanes, lines, several blocks of channels and taps.
 TEST(conv_tails) {
     check_all({37, 31, 1, {1, 13, 29}, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}});

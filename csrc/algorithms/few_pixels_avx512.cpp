@@ -1,0 +1,1 @@
+#include "algorithms/few_pixels.hpp"
