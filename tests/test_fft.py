@@ -15,7 +15,7 @@ from fastconv.testing import ConvCase, assert_close, conv_inputs
 pytestmark = pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
 
 # channels in lanes, tiles in lanes, sums over channels; whole axes and tiles; transforms of odd lengths; kernels larger
-# than the input, with one tap along an axis, dilated
+# than the input, with one tap along an axis, dilated; strided outputs; volumes
 CASES = [
     ConvCase((1000,), (251,), padding=125, n=3),
     ConvCase((97,), (31,), n=1),
@@ -42,6 +42,17 @@ CASES = [
     ConvCase((45, 31), (25, 1), c=3, k=3, groups=3, padding=(12, 0)),
     ConvCase((29, 31), (1, 1), c=2, k=2, padding=1),
     ConvCase((20, 20), (5, 5), c=1, k=7, padding=((0, 4), (3, 0)), dilation=(2, 3)),
+    ConvCase((60, 61), (15, 15), padding=7, stride=(2, 2)),
+    ConvCase((41, 37), (9, 11), c=3, k=5, padding=(4, 5), stride=(3, 7)),
+    ConvCase((40, 41), (13, 13), c=19, k=19, groups=19, padding=6, stride=(2, 3)),
+    ConvCase((23, 300), (1, 31), c=2, k=2, padding=(1, 15), stride=(3, 2)),
+    ConvCase((20, 22, 21), (5, 7, 5), padding=(2, 3, 2), n=1),
+    ConvCase((13, 11, 17), (3, 4, 5), c=3, k=6, padding=(1, 2, 0)),
+    ConvCase((9, 10, 11), (5, 5, 5), c=18, k=18, groups=18, padding="same", n=1),
+    ConvCase((17, 16, 15), (7, 3, 5), c=2, k=2, groups=2, padding=(3, 0, 4), stride=(2, 1, 3), dilation=(1, 2, 1)),
+    ConvCase((6, 25, 24), (1, 9, 9), c=2, k=3, padding=(1, 4, 4), stride=(2, 1, 1)),
+    ConvCase((5, 4, 130), (1, 1, 31), c=2, k=2, padding=(0, 1, 15), stride=(2, 1, 1)),
+    ConvCase((3, 7, 9), (9, 7, 5), c=2, k=1, padding=(8, 3, 2), n=3),
 ]
 
 
@@ -103,6 +114,7 @@ def test_padding_modes(mode: str, last: bool) -> None:
         ConvCase((13, 11), (5, 5), c=2, k=3, padding=((3, 1), (0, 4)), padding_mode=mode, channels_last=last),
         ConvCase((13, 19), (7, 9), c=18, k=18, groups=18, padding=5, padding_mode=mode, channels_last=last),
         ConvCase((90, 19), (1, 9), c=3, k=3, groups=3, padding=(2, 4), padding_mode=mode, channels_last=last),
+        ConvCase((9, 8, 13), (3, 5, 5), c=2, k=2, padding=(2, 2, 3), padding_mode=mode, channels_last=last),
     ):
         x, w, b = conv_inputs(case, "normal")
         expected, magnitude = oracles.conv(case, "normal")
@@ -148,15 +160,40 @@ def test_chosen_for_large_kernels() -> None:
         ((1, 1, 512, 512), (1, 1, 31, 31), {"padding": 15}),
         ((1, 64, 28, 28), (64, 1, 31, 31), {"padding": 15, "groups": 64}),
         ((1, 1, 44100), (1, 1, 1023), {"padding": 511}),
+        ((1, 1, 64, 64, 64), (1, 1, 9, 9, 9), {"padding": 4}),
+        ((1, 1, 512, 512), (1, 1, 31, 31), {"padding": 15, "stride": 2}),
     ):
         plan = function("plan_conv", len(shape) - 2)(shape, np.ones(weight, np.float32), backend="cpp", **keywords)
         assert plan.algorithm == "fft"
 
 
+def test_against_scipy() -> None:
+    """A volume, whose transforms are told by an oracle that transforms too."""
+    signal = pytest.importorskip("scipy.signal")
+    x, w = (np.random.default_rng(2).standard_normal(s) for s in ((30, 33, 40), (9, 8, 7)))
+    expected = signal.fftconvolve(x, w[::-1, ::-1, ::-1], "valid")
+    for dtype, bound in ((np.float32, 2e-6), (np.float64, 1e-13)):
+        y = fastconv.conv3d(x[None].astype(dtype), w[None, None].astype(dtype), backend="cpp", algorithm="fft")
+        assert abs(y[0] - expected).max() < bound * abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight"), [((2, 1, 40, 40, 40), (1, 1, 9, 9, 9)), ((1, 3, 24, 24, 24), (4, 3, 5, 5, 5))]
+)
+def test_workspace_in_volumes(shape: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    """A bound is kept, by another algorithm or by fewer threads."""
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal(shape).astype(np.float32), rng.standard_normal(weight).astype(np.float32)
+    plan = fastconv.plan_conv3d(shape, w, padding=weight[-1] // 2, backend="cpp", algorithm="fft")
+    fastconv.set_num_threads(3)
+    for limit in (plan.workspace_bytes, 1 << 20, 1 << 16):
+        kept = fastconv.plan_conv3d(shape, w, padding=weight[-1] // 2, backend="cpp", workspace_limit=limit)
+        assert kept.workspace_bytes <= limit
+        np.testing.assert_allclose(kept(x), plan(x), atol=1e-4)
+
+
 def test_refusals() -> None:
     """One sentence says why not."""
-    x, w = np.ones((1, 1, 30, 30), np.float32), np.ones((1, 1, 9, 9), np.float32)
-    with pytest.raises(fastconv.GeometryError, match="stride 1"):
-        fastconv.conv2d(x, w, stride=2, backend="cpp", algorithm="fft")
-    with pytest.raises(fastconv.GeometryError, match="depth axis"):
-        fastconv.conv3d(x[:, :, None], w[:, :, None].repeat(2, 2), padding=1, backend="cpp", algorithm="fft")
+    x, w = np.ones((1, 1, 300), np.float32), np.ones((1, 1, 31), np.float32)
+    with pytest.raises(fastconv.GeometryError, match="a stride up to 5"):
+        fastconv.conv1d(x, w, stride=7, backend="cpp", algorithm="fft")

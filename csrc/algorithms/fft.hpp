@@ -101,14 +101,14 @@ FASTCONV_INLINE void butterfly(Complex<V>* a) {
     }
 }
 
-// One stage over all blocks of m values. In time, factors come before the butterfly, and the parts are exchanged.
+// One stage over all blocks of m values, `pitch` numbers apart. In time, factors come before the butterfly, and the parts are exchanged.
 template <class T, int R, bool Time>
-void stage(T* z, int64_t n, int64_t m, const T* twiddles) {
+void stage(T* z, int64_t pitch, int64_t n, int64_t m, const T* twiddles) {
     using V = vec<T, kLanes<T>>;
     using C = Complex<V>;
     constexpr int64_t L = kLanes<T>;
     constexpr int64_t real = Time ? L : 0, imaginary = L - real;
-    const int64_t step = m / R * 2 * L;
+    const int64_t step = m / R * pitch;
     const auto load_all = [&](const T* at, C* a) {
 #pragma GCC unroll 8
         for (int k = 0; k < R; k++)
@@ -125,13 +125,13 @@ void stage(T* z, int64_t n, int64_t m, const T* twiddles) {
 #pragma GCC unroll 8
         for (int k = 1; k < R; k++) a[k] = a[k] * C{broadcast<V>(w[2 * k - 2]), broadcast<V>(w[2 * k - 1])};
     };
-    for (T* block = z; block < z + n * 2 * L; block += m * 2 * L) {
+    for (T* block = z; block < z + n * pitch; block += m * pitch) {
         C a[R];
         load_all(block, a);
         butterfly<R>(a);
         store_all(block, a);
         const T* w = twiddles + 2 * (R - 1);
-        for (T* at = block + 2 * L; at < block + step; at += 2 * L, w += 2 * (R - 1)) {
+        for (T* at = block + pitch; at < block + step; at += pitch, w += 2 * (R - 1)) {
             load_all(at, a);
             if constexpr (Time) turn(a, w);
             butterfly<R>(a);
@@ -142,36 +142,36 @@ void stage(T* z, int64_t n, int64_t m, const T* twiddles) {
 }
 
 template <class T, bool Time>
-void any_stage(int radix, T* z, int64_t n, int64_t m, const T* twiddles) {
+void any_stage(int radix, T* z, int64_t pitch, int64_t n, int64_t m, const T* twiddles) {
     switch (radix) {
         case 2:
-            return stage<T, 2, Time>(z, n, m, twiddles);
+            return stage<T, 2, Time>(z, pitch, n, m, twiddles);
         case 3:
-            return stage<T, 3, Time>(z, n, m, twiddles);
+            return stage<T, 3, Time>(z, pitch, n, m, twiddles);
         case 4:
-            return stage<T, 4, Time>(z, n, m, twiddles);
+            return stage<T, 4, Time>(z, pitch, n, m, twiddles);
         case 5:
-            return stage<T, 5, Time>(z, n, m, twiddles);
+            return stage<T, 5, Time>(z, pitch, n, m, twiddles);
         default:
-            return stage<T, 8, Time>(z, n, m, twiddles);
+            return stage<T, 8, Time>(z, pitch, n, m, twiddles);
     }
 }
 
 template <class T>
-void fft_forward(const FftAxis<T>& axis, T* z) {
+void fft_forward(const FftAxis<T>& axis, T* z, int64_t step) {
     int64_t m = axis.n;
     for (int s = 0; s < axis.stages; s++) {
-        any_stage<T, false>(axis.radix[s], z, axis.n, m, axis.twiddles[s]);
+        any_stage<T, false>(axis.radix[s], z, step, axis.n, m, axis.twiddles[s]);
         m /= axis.radix[s];
     }
 }
 
 template <class T>
-void fft_inverse(const FftAxis<T>& axis, T* z) {
+void fft_inverse(const FftAxis<T>& axis, T* z, int64_t step) {
     int64_t m = 1;
     for (int s = axis.stages - 1; s >= 0; s--) {
         m *= axis.radix[s];
-        any_stage<T, true>(axis.radix[s], z, axis.n, m, axis.twiddles[s]);
+        any_stage<T, true>(axis.radix[s], z, step, axis.n, m, axis.twiddles[s]);
     }
 }
 
@@ -191,13 +191,13 @@ void fft_split(const FftAxis<T>& axis, const T* z, T* to, int64_t pitch) {
 }
 
 template <class T>
-void fft_merge(const FftAxis<T>& axis, const T* from, int64_t pitch, T* z) {
+void fft_merge(const FftAxis<T>& axis, const T* from, int64_t pitch, int64_t apart, T* z) {
     using V = vec<T, kLanes<T>>;
     constexpr int64_t L = kLanes<T>;
     for (int64_t f = 0; f <= axis.n / 2; f++, from += pitch) {
         T *const p = z + axis.place[f] * 2 * L, *const q = z + axis.place[f == 0 ? 0 : axis.n - f] * 2 * L;
-        const V ar = load<V>(from), ai = load<V>(from + L), br = load<V>(from + 2 * L),
-                bi = load<V>(from + 3 * L);
+        const V ar = load<V>(from), ai = load<V>(from + L), br = load<V>(from + apart),
+                bi = load<V>(from + apart + L);
         store(q, ar + bi);
         store(q + L, br - ai);
         store(p, ar - bi);
@@ -320,7 +320,7 @@ FASTCONV_INLINE bool all_zero(V v) {
 }
 
 template <class T>
-bool scatter(const T* z, T* const* rows, const int64_t* counts, const T* bias) {
+bool scatter(const T* z, int64_t step, T* const* rows, const int64_t* counts, const T* bias) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
     int64_t most = 0, least = counts[0];
@@ -335,7 +335,7 @@ bool scatter(const T* z, T* const* rows, const int64_t* counts, const T* bias) {
         if (least - j >= L) {
 #pragma GCC unroll 16
             for (int r = 0; r < L; r++) {
-                const V value = load<V>(z + (j + r) * 2 * L);
+                const V value = load<V>(z + (j + r) * step);
                 seen = seen + (value - value);
                 v[r] = value + add;
             }
@@ -345,7 +345,7 @@ bool scatter(const T* z, T* const* rows, const int64_t* counts, const T* bias) {
         } else {
 #pragma GCC unroll 16
             for (int r = 0; r < L; r++) {
-                const V value = j + r < most ? load<V>(z + (j + r) * 2 * L) : V{};
+                const V value = j + r < most ? load<V>(z + (j + r) * step) : V{};
                 seen = seen + (value - value);
                 v[r] = value + add;
             }
@@ -359,14 +359,15 @@ bool scatter(const T* z, T* const* rows, const int64_t* counts, const T* bias) {
 }
 
 template <class T>
-bool scatter_pixels(const T* z, T* y, int64_t pixel, int64_t channels, int64_t count, const T* bias) {
+bool scatter_pixels(const T* z, int64_t step, T* y, int64_t pixel, int64_t channels, int64_t count,
+                    const T* bias) {
     using V = vec<T, kLanes<T>>;
     constexpr int64_t L = kLanes<T>;
     const auto there = mask<V>(channels);
     const V add = load<V>(bias);
     V seen = V{};
     for (int64_t j = 0; j < count; j++) {
-        const V value = load<V>(z + j * 2 * L);
+        const V value = load<V>(z + j * step);
         seen = seen + (value - value);
         store(y + j * pixel, value + add, there);
     }

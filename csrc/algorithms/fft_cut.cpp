@@ -56,12 +56,12 @@ int64_t next_length(int64_t least, int64_t last) {
 }
 
 // The same way with the shortest transform, and with longer ones that are faster.
-void add_lengths(FftTiles tiles, int64_t least, std::vector<FftTiles>& ways) {
+void add_lengths(FftTiles tiles, int64_t least, int64_t last, std::vector<FftTiles>& ways) {
     double fewest = 0;
     const int64_t most = std::min<int64_t>(least + least / 4, kFftLongest);
-    for (int64_t n = next_length(least, tiles.stride); n <= most || (fewest == 0 && n <= kFftLongest);
-         n = next_length(n + 1, tiles.stride)) {
-        const double operations = transform_operations(n, tiles.stride);
+    for (int64_t n = next_length(least, last); n <= most || (fewest == 0 && n <= kFftLongest);
+         n = next_length(n + 1, last)) {
+        const double operations = transform_operations(n, last);
         if (fewest != 0 && operations >= fewest) continue;
         fewest = operations;
         tiles.n = n;
@@ -69,67 +69,105 @@ void add_lengths(FftTiles tiles, int64_t least, std::vector<FftTiles>& ways) {
     }
 }
 
-// Ways to do axis a, appended: whole, or in tiles of every length that is worth it.
-void ways_of(const ConvProblem& p, int a, std::vector<FftTiles>& ways) {
-    const int64_t in = p.in_size[a], s = a == 2 ? p.stride[a] : 1, out = (p.out_size[a] - 1) * s + 1,
-                  d = p.dilation[a], pad = p.pad_lo[a], reach = (p.kernel[a] - 1) * d + 1;
+// Of ways along one of three axes those that none beats in length and in work; there are fewer than ten.
+std::vector<FftTiles> worth_trying(std::vector<FftTiles> ways) {
+    std::stable_sort(ways.begin(), ways.end(),
+                     [](const FftTiles& a, const FftTiles& b) { return a.n < b.n; });
+    std::vector<FftTiles> kept;
+    double least = 0;
+    for (const FftTiles& way : ways) {
+        const double work = static_cast<double>(way.count) * transform_operations(way.n, 1);
+        if (least != 0 && work > 0.9 * least) continue;
+        least = work;
+        kept.push_back(way);
+    }
+    return kept;
+}
+
+// Ways to do axis a: whole, or in tiles of every length that is worth it; transforms end with a stage of radix `last`.
+std::vector<FftTiles> ways_of(const ConvProblem& p, int a, int64_t last = 1) {
+    const int64_t in = p.in_size[a], s = p.stride[a], out = (p.out_size[a] - 1) * s + 1, d = p.dilation[a],
+                  pad = p.pad_lo[a], reach = (p.kernel[a] - 1) * d + 1;
+    std::vector<FftTiles> ways;
     FftTiles tiles;
     tiles.stride = s;
     if (zero_padded(p, a)) {
         // Taps from first to last meet an input at least once.
         const int64_t first = std::max<int64_t>(0, ceil_div(std::max<int64_t>(0, pad - (out - 1)), d)),
-                      last = std::min(p.kernel[a] - 1, (in - 1 + pad) >= 0 ? (in - 1 + pad) / d : -1);
-        if (first <= last) {
-            tiles.taps = {first, last + 1};
+                      final = std::min(p.kernel[a] - 1, (in - 1 + pad) >= 0 ? (in - 1 + pad) / d : -1);
+        if (first <= final) {
+            tiles.taps = {first, final + 1};
             tiles.outputs = p.out_size[a];
             tiles.inputs = in;
             tiles.shift = pad;
             add_lengths(
                 tiles,
-                std::max({in + pad - first * d, last * d - pad + out, in, out, (last - first) * d + 1}),
-                ways);
+                std::max({in + pad - first * d, final * d - pad + out, in, out, (final - first) * d + 1}),
+                last, ways);
         }
     }
     tiles.start = -pad;
     tiles.shift = 0;
     tiles.taps = {0, p.kernel[a]};
     int64_t before = 0;
-    for (int64_t n = next_length(reach + 1, s); n <= kFftLongest;
-         n = next_length(std::max(n + 1, n + n / 16), s)) {
+    for (int64_t n = next_length(reach + 1, last); n <= kFftLongest;
+         n = next_length(std::max(n + 1, n + n / 16), last)) {
         tiles.count = ceil_div(p.out_size[a], (n - reach) / s + 1);
         if (tiles.count == before) continue;
         before = tiles.count;
         tiles.outputs = ceil_div(p.out_size[a], tiles.count);
         tiles.inputs = (tiles.outputs - 1) * s + reach;
-        add_lengths(tiles, tiles.inputs, ways);
+        add_lengths(tiles, tiles.inputs, last, ways);
         if (tiles.count == 1) break;
     }
+    return p.has_depth() ? worth_trying(std::move(ways)) : ways;
 }
 
+// An axis without a transform: each of its outputs sees one input.
+FftTiles one_by_one(const ConvProblem& p, int a) {
+    FftTiles tiles;
+    tiles.count = p.out_size[a];
+    tiles.stride = p.stride[a];
+    tiles.start = -p.pad_lo[a];
+    return tiles;
+}
+
+// Vector operations of each transform.
+struct Operations {
+    double deep, down, along;
+};
+
 // Cycles of one image.
-double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, double down_operations,
-                 double along_operations) {
+double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, const Operations& each_way) {
     const auto inputs = static_cast<double>(p.group_in()), outputs = static_cast<double>(p.group_out());
-    const auto columns = static_cast<double>(cut.columns()), length = static_cast<double>(cut.length());
+    const auto columns = static_cast<double>(cut.columns()), values = static_cast<double>(cut.values());
     // Transposed from rows into lanes; each vector then costs about five operations.
-    const double turn = cut.channels && p.channels_last ? 16 : cut.channels || !p.channels_last ? 8 : 60;
+    const auto turn = [&](int64_t channels) {
+        return cut.channels && p.channels_last ? 16 : !p.channels_last || channels == 1 ? 8 : 60;
+    };
+    const double turn_in = turn(p.in_channels), turn_out = turn(p.out_channels);
     double in, out;  // vector operations of a plane
     if (cut.lines) {
-        in = along_operations + 2 * turn * static_cast<double>(cut.along.inputs);
+        in = each_way.along + 2 * turn_in * static_cast<double>(cut.along.inputs);
         const int64_t short_n = cut.along.n / cut.along.stride;
-        out = (short_n == cut.along.n ? along_operations : transform_operations(short_n, 1)) +
-              2 * turn * static_cast<double>(cut.along.outputs);
+        out = (short_n == cut.along.n ? each_way.along : transform_operations(short_n, 1)) +
+              2 * turn_out * static_cast<double>(cut.along.outputs);
     } else {
-        const auto rows_in = static_cast<double>(ceil_div(cut.down.inputs, 2)),
-                   rows_out = static_cast<double>(ceil_div(cut.down.outputs, 2));
-        const auto n = static_cast<double>(cut.along.n);
-        in = rows_in * (along_operations + 8 * n + 2 * turn * static_cast<double>(cut.along.inputs) + 150) +
-             columns * down_operations;
+        const auto rows = [&](int64_t planes, int64_t rows, double turned) {
+            return static_cast<double>(planes * ceil_div(rows, 2)) *
+                   (each_way.along + 8 * static_cast<double>(cut.along.n) + turned + 150);
+        };
+        const auto lines = [&](int64_t planes) {
+            const double deep = cut.deep.n > 1 ? 1.3 * static_cast<double>(cut.down.n) * each_way.deep : 0;
+            return columns * (static_cast<double>(planes) * each_way.down + deep);
+        };
+        in = rows(cut.deep.inputs, cut.down.inputs, 2 * turn_in * static_cast<double>(cut.along.inputs)) +
+             lines(cut.deep.inputs);
         out =
-            rows_out * (along_operations + 8 * n + 2 * turn * static_cast<double>(cut.along.outputs) + 150) +
-            columns * down_operations;
+            rows(cut.deep.outputs, cut.down.outputs, 2 * turn_out * static_cast<double>(cut.along.outputs)) +
+            lines(cut.deep.outputs);
     }
-    const double products = columns * length * (inputs * outputs * 4 + (inputs + outputs) * 3);
+    const double products = values * (inputs * outputs * 4 + (inputs + outputs) * 3);
     const double operations = inputs * in + outputs * out + products;
     // What does not stay in L2 comes at 4 bytes a cycle: planes of inputs again for each few sums, and weights.
     const auto l2 = static_cast<double>(l2_bytes());
@@ -139,49 +177,54 @@ double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, d
     if (static_cast<double>(cut.planes(p)) * plane > 0.85 * l2)
         far = plane * (inputs * (2 + sums) + (cut.planes(p) > 1 ? 2 * outputs : 2));
     const double weights =
-        columns * length * 2 * static_cast<double>(m.item * (cut.channels ? m.lanes : 1)) * inputs * outputs;
+        values * 2 * static_cast<double>(m.item * (cut.channels ? m.lanes : 1)) * inputs * outputs;
     const double all_weights =
         weights * static_cast<double>(cut.channels ? ceil_div(p.groups, m.lanes) : p.groups);
     far += all_weights > 0.5 * l2 ? weights * 0.6 : weights / 5;
     const double each = operations / 1.3 + far / 4 + 500;
     const auto items = static_cast<double>(cut.items()), lanes = static_cast<double>(m.lanes);
     if (cut.channels) return items * static_cast<double>(ceil_div(p.groups, m.lanes)) * each;
-    // Lanes filled by the tiles of one image and of sixteen, one as important as the other.
-    const double blocks = (std::ceil(items / lanes) + std::ceil(16 * items / lanes) / 16) / 2;
+    // Lanes filled by the tiles of one image and of sixteen, whose times are summed.
+    const double blocks = (std::ceil(items / lanes) + std::ceil(16 * items / lanes)) / 17;
     return blocks * static_cast<double>(p.groups) * each;
 }
 
 }  // namespace
 
 int64_t FftCut::planes(const ConvProblem& p) const {
-    if (channels || (p.group_in() == 1 && p.group_out() == 1 && along.stride == 1)) return 1;
+    if (channels || (p.group_in() == 1 && p.group_out() == 1 && fold() == 1)) return 1;
     return p.group_in() + std::min<int64_t>(p.group_out(), kFftOutputs);
 }
 
 bool cut_for_fft(const ConvProblem& p, const FftMachine& m, FftCut& best) {
-    std::vector<FftTiles> down, along;
-    const bool lines = p.kernel[1] == 1 && (p.stride[1] == 1 || p.out_size[1] == 1);
-    if (lines) {
-        FftTiles rows;
-        rows.count = p.out_size[1];
-        down.push_back(rows);
-    } else {
-        ways_of(p, 1, down);
-    }
-    ways_of(p, 2, along);
-    std::vector<double> down_operations, along_operations;
-    for (const FftTiles& way : down) down_operations.push_back(transform_operations(way.n, 1));
-    for (const FftTiles& way : along) along_operations.push_back(transform_operations(way.n, way.stride));
-    const bool depthwise = p.group_in() == 1 && p.group_out() == 1 && p.groups > 1 && p.stride[2] == 1;
+    const bool lines = p.kernel[0] == 1 && p.kernel[1] == 1;
+    const auto ways_across = [&](int a) {
+        return p.kernel[a] == 1 && (lines || a == 0) ? std::vector<FftTiles>{one_by_one(p, a)}
+                                                     : ways_of(p, a);
+    };
+    const std::vector<FftTiles> deep = ways_across(0), down = ways_across(1),
+                                along = ways_of(p, 2, lines ? p.stride[2] : 1);
+    const auto operations = [](const std::vector<FftTiles>& ways, int64_t last) {
+        std::vector<double> all;
+        for (const FftTiles& way : ways) all.push_back(transform_operations(way.n, last));
+        return all;
+    };
+    const std::vector<double> deep_operations = operations(deep, 1), down_operations = operations(down, 1),
+                              along_operations = operations(along, lines ? p.stride[2] : 1);
+    const bool depthwise =
+        p.group_in() == 1 && p.group_out() == 1 && p.groups > 1 && (!lines || p.stride[2] == 1);
     best.cycles = 0;
     for (int channels = 0; channels <= int{depthwise}; channels++) {
-        for (size_t i = 0; i < down.size(); i++) {
-            for (size_t j = 0; j < along.size(); j++) {
-                FftCut cut{lines, channels == 1, down[i], along[j], 0};
-                // A transform that is longer than L2 by far is none of ours.
-                if (static_cast<size_t>(cut.plane(m.lanes) * m.item) > 4 * l2_bytes()) continue;
-                cut.cycles = cycles_of(p, cut, m, down_operations[i], along_operations[j]);
-                if (best.cycles == 0 || cut.cycles < best.cycles) best = cut;
+        for (size_t h = 0; h < deep.size(); h++) {
+            for (size_t i = 0; i < down.size(); i++) {
+                for (size_t j = 0; j < along.size(); j++) {
+                    FftCut cut{lines, channels == 1, deep[h], down[i], along[j], 0};
+                    // A transform that is longer than L2 by far is none of ours.
+                    if (static_cast<size_t>(cut.plane(m.lanes) * m.item) > 4 * l2_bytes()) continue;
+                    cut.cycles =
+                        cycles_of(p, cut, m, {deep_operations[h], down_operations[i], along_operations[j]});
+                    if (best.cycles == 0 || cut.cycles < best.cycles) best = cut;
+                }
             }
         }
     }

@@ -26,13 +26,13 @@ struct FftAxis {
 template <class T>
 struct Fft {
     int lanes;
-    // n values in place, not scaled.
-    void (*forward)(const FftAxis<T>& axis, T* z);
-    void (*inverse)(const FftAxis<T>& axis, T* z);
+    // n values in place, `step` numbers apart, not scaled.
+    void (*forward)(const FftAxis<T>& axis, T* z, int64_t step);
+    void (*inverse)(const FftAxis<T>& axis, T* z, int64_t step);
     // Spectra of two real sequences, from that of the first plus i times the second: twice frequency f of both, side by
-    // side, to to[f * pitch], f <= n / 2; and back, not scaled.
+    // side, to to[f * pitch], f <= n / 2; and back, the second `apart` numbers behind the first, not scaled.
     void (*split)(const FftAxis<T>& axis, const T* z, T* to, int64_t pitch);
-    void (*merge)(const FftAxis<T>& axis, const T* from, int64_t pitch, T* z);
+    void (*merge)(const FftAxis<T>& axis, const T* from, int64_t pitch, int64_t apart, T* z);
     // z[i] *= w[i] for n values, w with a number for each lane or one for all.
     void (*times_lanes)(const T* w, T* z, int64_t n);
     void (*times_all)(const T* w, T* z, int64_t n);
@@ -44,10 +44,11 @@ struct Fft {
     void (*gather)(const T* const* rows, int64_t first, int64_t count, T* z);
     // Likewise from pixels of `channels` channels that lie `pixel` apart.
     void (*gather_pixels)(const T* x, int64_t pixel, int64_t channels, int64_t first, int64_t count, T* z);
-    // The way back, with bias: rows[r][j] = z[j * 2 * lanes + r] + bias[r], j < counts[r]. False where a lane with a row is
-    // not finite.
-    bool (*scatter)(const T* z, T* const* rows, const int64_t* counts, const T* bias);
-    bool (*scatter_pixels)(const T* z, T* y, int64_t pixel, int64_t channels, int64_t count, const T* bias);
+    // The way back, with bias: rows[r][j] = z[j * step + r] + bias[r], j < counts[r]. False where a lane with a row is not
+    // finite.
+    bool (*scatter)(const T* z, int64_t step, T* const* rows, const int64_t* counts, const T* bias);
+    bool (*scatter_pixels)(const T* z, int64_t step, T* y, int64_t pixel, int64_t channels, int64_t count,
+                           const T* bias);
 };
 
 struct FftKernels {
