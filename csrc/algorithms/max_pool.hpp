@@ -13,6 +13,7 @@
 #pragma once
 
 #include "algorithms/max_pool_apart.hpp"
+#include "algorithms/max_pool_flat.hpp"
 #include "algorithms/max_pool_kernels.hpp"
 #include "algorithms/max_pool_rows.hpp"
 #include "algorithms/max_pool_separable.hpp"
@@ -278,8 +279,10 @@ void backward_whole(const PoolShape& s, const T* dy, const T* x, T* dx, const Po
 template <class T>
 int64_t gradient_scratch(const PoolShape& s) {
     Ring<T> ring(s, s.channels_last ? s.channels : 1);
-    Separable<T> separable(s);
-    const int64_t bytes = ring.place(s, nullptr), other = is_separable(s) ? separable.place(s, nullptr) : 0;
+    const int64_t bytes = ring.place(s, nullptr);
+    const int64_t other = is_flat(s)        ? Flat<T>(s).place(s, nullptr)
+                          : is_separable(s) ? Separable<T>(s).place(s, nullptr)
+                                            : 0;
     return bytes > other ? bytes : other;
 }
 
@@ -291,6 +294,7 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
     if (ties == Ties::first && is_whole(s)) return backward_whole(s, g, from, to, part);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
     if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);
+    if (ties == Ties::first && is_flat(s)) return backward_flat(s, g, from, to, part, scratch);
     if (ties == Ties::first && is_separable(s)) return backward_separable(s, g, from, to, part, scratch);
     if (ties == Ties::first) return backward_marks<T, Want::number>(s, g, false, from, to, part, scratch);
     backward_marks<T, Want::maximum>(s, g, ties == Ties::split, from, to, part, scratch);

@@ -179,6 +179,63 @@ struct CoverRow {
     int64_t number, window;  // `window`: the row of windows, counted through the slab
 };
 
+template <int N>
+struct Count {
+    static constexpr int value = N;
+};
+
+// Calls f(Count<n>()) for the usual numbers of taps, f(Count<0>()) for the others: few for doubles, none without vectors to speak
+// of, since each is code for every loop over taps.
+template <class T, class F>
+FASTCONV_INLINE void with_count(int64_t n, F f) {
+    if constexpr (kVectorBytes >= 32) {
+        if (n == 2) return f(Count<2>());
+        if (n == 3) return f(Count<3>());
+        if constexpr (sizeof(T) == 4) {
+            if (n == 1) return f(Count<1>());
+            if (n == 5) return f(Count<5>());
+        }
+    }
+    f(Count<0>());
+}
+
+// What those that chose it give to each place: sums of `g` where `mark` is the number of the row, over n pairs of runs. They are
+// `width` long, and there are `rows` of them, so far apart as the pitches say.
+template <class T>
+void take_chosen(const CoverRow<T>* cover, int64_t n, int64_t rows, int64_t width, int64_t mark_pitch,
+                 int64_t g_pitch, int64_t sum_pitch, T* sum) {
+    using V = vec<T, kLanes<T>>;
+    with_count<T>(n, [&](auto fixed) {
+        constexpr int64_t kFixed = decltype(fixed)::value;
+        // at hand in registers: the stores below might be to these
+        CoverRow<T> kept[kFixed > 0 ? kFixed : 1];
+        V numbers[kFixed > 0 ? kFixed : 1];
+#pragma GCC unroll 5
+        for (int64_t e = 0; e < kFixed; e++) {
+            kept[e] = cover[e];
+            numbers[e] = broadcast<V>(static_cast<T>(cover[e].number));
+        }
+        for (int64_t o = 0; o < rows; o++) {
+            each_vector<V>(width, [&](int64_t c, auto part) {
+                V total{};
+                const int64_t at = o * mark_pitch + c, from = o * g_pitch + c;
+                if constexpr (kFixed > 0) {
+#pragma GCC unroll 5
+                    for (int64_t e = 0; e < kFixed; e++)
+                        total = add_where(equal(load<V>(kept[e].mark + at, part), numbers[e]), total,
+                                          load<V>(kept[e].g + from, part));
+                } else {
+                    for (int64_t e = 0; e < n; e++)
+                        total = add_where(equal(load<V>(cover[e].mark + at, part),
+                                                broadcast<V>(static_cast<T>(cover[e].number))),
+                                          total, load<V>(cover[e].g + from, part));
+                }
+                store(sum + o * sum_pitch + c, total, part);
+            });
+        }
+    });
+}
+
 // dx over L positions of one phase: x there, marks and g of the windows whose tap j lies there at [m -
 // shift].
 template <class T, Want kWant>
@@ -249,11 +306,6 @@ void gather_row(const PoolShape& s, const CoverRow<T>* rows, int64_t count, cons
 }
 
 // ---- channels last: channels in lanes
-
-template <int N>
-struct Count {
-    static constexpr int value = N;
-};
 
 // B vectors of channels of one window, from channel c on; `p` is where its first tap inside lies in a row.
 template <class T, Want kWant, int B>

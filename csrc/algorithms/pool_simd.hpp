@@ -158,6 +158,20 @@ struct MaxOp {
     }
 };
 
+// The greater of two, neither of which is NaN.
+template <class V>
+FASTCONV_INLINE V greater_of(V a, V b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(scalar_of<V>) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+    return (V)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(scalar_of<V>) == 4) return (V)_mm256_max_ps((__m256)a, (__m256)b);
+    return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
 struct AddOp {
     template <class T>
     static constexpr T init() {

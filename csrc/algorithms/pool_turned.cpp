@@ -37,6 +37,8 @@ Nanoseconds predict(const PoolShape& s, PoolPass pass) {
                     kTurned * (in + out) + 0.15 * in + sums};
         }
         case PoolPass::max_gradient:
+            // Columns at a stride of three and more have no kernel of their own.
+            if (s.kernel[0] == 1 && s.kernel[1] > 1 && s.kernel[2] > 1 && s.stride[2] > 2) return {2, 1};
             if (s.in[0] == 1 || s.kernel[0] == 1) return {0, 1};
             return {(25 + 10 * taps(0) * taps(1) / static_cast<double>(s.stride[0] * s.stride[1])) * in_rows,
                     kTurned * (2 * in + out) + 0.3 * in + 0.12 * out * taps(0) * taps(1) * taps(2)};
