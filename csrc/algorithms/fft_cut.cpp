@@ -141,11 +141,11 @@ struct Operations {
 double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, const Operations& each_way) {
     const auto inputs = static_cast<double>(p.group_in()), outputs = static_cast<double>(p.group_out());
     const auto columns = static_cast<double>(cut.columns()), values = static_cast<double>(cut.values());
-    // Transposed from rows into lanes; each vector then costs about five operations.
-    const auto turn = [&](int64_t channels) {
-        return cut.channels && p.channels_last ? 16 : !p.channels_last || channels == 1 ? 8 : 60;
+    // Transposed from rows into lanes; each vector then costs about five operations. Channels last a number at a time.
+    const auto turn = [&](int64_t channels, double apart) {
+        return cut.channels && p.channels_last ? 16 : !p.channels_last || channels == 1 ? 8 : apart;
     };
-    const double turn_in = turn(p.in_channels), turn_out = turn(p.out_channels);
+    const double turn_in = turn(p.in_channels, 60), turn_out = turn(p.out_channels, 110);
     double in, out;  // vector operations of a plane
     if (cut.lines) {
         in = each_way.along + 2 * turn_in * static_cast<double>(cut.along.inputs);
@@ -167,7 +167,7 @@ double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, c
             rows(cut.deep.outputs, cut.down.outputs, 2 * turn_out * static_cast<double>(cut.along.outputs)) +
             lines(cut.deep.outputs);
     }
-    const double products = values * (inputs * outputs * 4 + (inputs + outputs) * 3);
+    const double products = values * (inputs * outputs * 3 + (inputs + outputs) * 3);
     const double operations = inputs * in + outputs * out + products;
     // What does not stay in L2 comes at 4 bytes a cycle: planes of inputs again for each few sums, and weights.
     const auto l2 = static_cast<double>(l2_bytes());
@@ -180,12 +180,12 @@ double cycles_of(const ConvProblem& p, const FftCut& cut, const FftMachine& m, c
         values * 2 * static_cast<double>(m.item * (cut.channels ? m.lanes : 1)) * inputs * outputs;
     const double all_weights =
         weights * static_cast<double>(cut.channels ? ceil_div(p.groups, m.lanes) : p.groups);
-    far += all_weights > 0.5 * l2 ? weights * 0.6 : weights / 5;
+    far += weights * (0.2 + 0.75 * std::max(0.0, 1 - 0.5 * l2 / all_weights));
     const double each = operations / 1.3 + far / 4 + 500;
     const auto items = static_cast<double>(cut.items()), lanes = static_cast<double>(m.lanes);
-    if (cut.channels) return items * static_cast<double>(ceil_div(p.groups, m.lanes)) * each;
-    // Lanes filled by the tiles of one image and of sixteen, whose times are summed.
-    const double blocks = (std::ceil(items / lanes) + std::ceil(16 * items / lanes)) / 17;
+    if (cut.channels) return 0.75 * items * static_cast<double>(ceil_div(p.groups, m.lanes)) * each;
+    // Lanes filled by the tiles of one image, which counts once, and of sixteen, of which each counts twice.
+    const double blocks = (std::ceil(items / lanes) + std::ceil(16 * items / lanes) / 8) / 3;
     return blocks * static_cast<double>(p.groups) * each;
 }
 
