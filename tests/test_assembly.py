@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 TILES = re.compile(
-    r"pixel_tile<|channel_tile<|panel_tile<|Winograd<|put_\w+<\w+, [46][,>]|run_row<|channel_run<|in_place<"
+    r"pixel_tile<|channel_tile<|stem_tile<|panel_tile<|Winograd<|put_\w+<\w+, [46][,>]|run_row<|channel_run<|in_place<"
 )
 # Loops with more operands than there are registers: vectors that one may store, and may load per 100 multiply-adds.
 ALLOWED = {

@@ -125,3 +125,35 @@ def outputs_begin_anywhere() -> None:
 @pytest.mark.parametrize("isa", isas() or ["none"])
 def test_outputs_begin_anywhere(isa: str) -> None:
     run_with_isa(isa, "import test_few_channels as t\nt.outputs_begin_anywhere()\nprint('right')")
+
+
+def for_stems() -> str:
+    """Channels last and more output channels than half a vector: with AVX-512, first layers have a form of their own."""
+    return "first_layer" if fastconv.get_backend("cpp").config()["isa"] == "avx512" else "direct"
+
+
+def stem(channels: int, width: int, stride: int) -> None:
+    """A first layer, channels last: every tail of a row, every number of vectors, alone and beside other images."""
+    rng = np.random.default_rng(channels * width)
+    x = rng.integers(-4, 5, (3, 9, width, 3)).astype("float32")
+    w = rng.integers(-4, 5, (3, 3, 3, channels)).astype("float32")
+    b = rng.integers(-9, 10, channels).astype("float32")
+    for padding, activation in ((0, "relu6"), (1, "relu"), (1, "leaky_relu")):
+        keywords = {"stride": stride, "padding": padding, "layout": "NHWC", "activation": activation}
+        add = fastconv.conv2d(x[::-1], w, **keywords, backend="numpy")
+        before = fastconv.conv2d(x, w, b, **{**keywords, "activation": None}, backend="numpy") + add
+        right = {
+            "relu": np.maximum(before, 0), "relu6": np.clip(before, 0, 6),
+            "leaky_relu": np.where(before < 0, before * np.float32(0.01), before),
+        }[activation]  # fmt: skip
+        plan = fastconv.plan_conv2d(x.shape, w, b, **keywords, algorithm=for_stems(), backend="cpp")
+        for threads in (1, 3):
+            with Threads(threads):
+                assert np.array_equal(plan(x, add=add), right)
+                assert np.array_equal(plan(x[1:2], add=add[1:2]), right[1:2])
+
+
+@pytest.mark.parametrize("channels", [9, 16, 24, 32, 33, 48, 64, 80, 130])
+def test_stem(channels: int) -> None:
+    for width in range(4, 34):
+        stem(channels, width, stride=width % 3 + 1)

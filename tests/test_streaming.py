@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import REASONS
-from test_few_channels import Threads
+from test_few_channels import Threads, for_stems
 
 import fastconv
 
@@ -21,6 +21,9 @@ CASES = [
     (4, 111, 99, 8, 95, 3, 1, "float32"),
     (2, 111, 99, 8, 97, 3, 1, "float64"),
     (2, 201, 197, 10, 420, 3, 2, "float32"),
+    (4, 250, 211, 3, 64, 3, 1, "float32"),
+    (14, 333, 401, 3, 16, 3, 2, "float32"),
+    (4, 190, 181, 2, 101, 3, 1, "float32"),
 ]
 
 
@@ -62,7 +65,7 @@ def test_large_outputs(case: tuple, layout: str) -> None:
     assert x.nbytes + right.nbytes > (48 if c * kernel**2 < 64 else 16) << 20
     plan = fastconv.plan_conv2d(
         x.shape, w, b, stride=stride, padding=kernel // 2, activation="relu", layout=layout, dtype=dtype,
-        algorithm="pointwise" if kernel == 1 else "direct", backend="cpp",
+        algorithm="pointwise" if kernel == 1 else for_stems() if c < 4 else "direct", backend="cpp",
     )  # fmt: skip
     for threads in (1, 2):
         with Threads(threads):

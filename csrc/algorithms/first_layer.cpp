@@ -8,7 +8,8 @@
 // core of 226 GFLOP/s; its arithmetic alone is 0.77, writing the output alone 0.55).
 // Channels last, as long as the output channels fill half a vector at most, the same on planes: input pixels are split into
 // planes row by row, some rows of sums at a time are turned into pixels out of L1. 3 > 8 channels with 4x4 at 64 x 64
-// 34 us, where the direct form, which has channels in lanes, takes 55; 3 > 4 with 3x3 at 128 x 128 42 and 137.
+// 34 us, where the direct form, which has channels in lanes, takes 55; 3 > 4 with 3x3 at 128 x 128 42 and 137. With more
+// output channels: first_layer_stem.cpp.
 // Tried and dropped: non-temporal stores (1.26 ms), a copy of each row for every tap so that loads do not cross
 // lines (larger kernels fall out of L1: 7x7 1.37 -> 1.53 ms, 3x3 the same).
 #include <algorithm>
@@ -16,6 +17,7 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/first_layer_kernels.hpp"
+#include "algorithms/first_layer_stem.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
@@ -231,23 +233,24 @@ class FirstLayerKernel final : public ConvKernel {
     std::vector<int64_t> offsets_;  // of each term
 };
 
-int64_t most_turned(DType dtype) {
-    return dtype == DType::f32 ? first_layers<float>().turned : first_layers<double>().turned;
+// Channels last, with more output channels than are turned.
+bool is_stem(const ConvProblem& p, DType dtype) {
+    return p.channels_last && p.out_channels > (dtype == DType::f32 ? first_layers<float>().turned
+                                                                    : first_layers<double>().turned);
 }
 
 }  // namespace
 
 std::string why_not_first_layer(const ConvProblem& p, DType dtype) {
-    if (p.channels_last && p.out_channels > most_turned(dtype))
-        return "channels last, for more output channels than half a vector the direct form does the same";
     if (p.in_channels < 1 || p.in_channels > kFirstChannels) return "it needs one to four input channels";
     if (p.groups != 1) return "it has no groups";
     if (p.has_depth()) return "it has no depth axis";
     if (p.in_channels * p.taps() > kMostTerms) return "it adds at most 512 terms into one sum";
-    return "";
+    return is_stem(p, dtype) ? why_not_stem(p, dtype) : "";
 }
 
 double predict_first_layer(const ConvProblem& p, DType dtype) {
+    if (is_stem(p, dtype)) return predict_stem(p);
     const int64_t lanes = dtype == DType::f32 ? 16 : 8;
     const double filled = static_cast<double>(p.out_size[2]) / round_up(p.out_size[2], lanes);
     const double rows = std::min(1.0, p.out_channels / 4.0);
@@ -259,6 +262,7 @@ double predict_first_layer(const ConvProblem& p, DType dtype) {
 }
 
 std::unique_ptr<ConvKernel> make_first_layer(const ConvProblem& problem, DType dtype) {
+    if (is_stem(problem, dtype)) return make_stem(problem);
     if (dtype == DType::f32) return std::make_unique<FirstLayerKernel<float>>(problem);
     return std::make_unique<FirstLayerKernel<double>>(problem);
 }

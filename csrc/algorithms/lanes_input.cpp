@@ -17,7 +17,9 @@ constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
 }  // namespace
 
 template <class T>
-LanesInput<T>::LanesInput(const ConvProblem& problem) : p_(problem), view_(problem), way_(Way::padded) {
+LanesInput<T>::LanesInput(const ConvProblem& problem, bool padded)
+    : p_(problem), view_(problem), way_(Way::padded) {
+    if (padded) return;
     const bool pads = p_.reads_padding() || p_.pad_lo[0] < 0 || p_.pad_lo[1] < 0 || p_.pad_lo[2] < 0;
     if (p_.channels_last && !p_.reads_padding()) way_ = Way::in_place;
     if (p_.taps() != 1 || pads || p_.placed) return;

@@ -40,7 +40,8 @@ struct BandInput {
 template <class T>
 class LanesInput {
   public:
-    explicit LanesInput(const ConvProblem& problem);
+    // `padded`: a copy in any case.
+    explicit LanesInput(const ConvProblem& problem, bool padded = false);
     // The problem as the loops see it.
     const ConvProblem& view() const { return view_; }
     // Whether the channels of a group, and those of the neighbouring pixel, follow one another.

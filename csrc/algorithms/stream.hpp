@@ -30,13 +30,17 @@ inline bool past_caches(size_t bytes, int64_t terms) {
     return bytes >= static_cast<size_t>(terms < 64 ? 48 : 16) << 20;
 }
 
-// Afterwards other threads may read what was written.
-template <class T>
-void stream(const T* from, T* to, int64_t count) {
-    rows_of<T>().stream(from, to, count);
+// After it other threads may read what was streamed.
+inline void stream_fence() {
 #if defined(__SSE2__)
     _mm_sfence();
 #endif
+}
+
+template <class T>
+void stream(const T* from, T* to, int64_t count) {
+    rows_of<T>().stream(from, to, count);
+    stream_fence();
 }
 
 }  // namespace fastconv

@@ -1,0 +1,1 @@
+#include "algorithms/stem.hpp"
