@@ -9,6 +9,7 @@
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/pointwise.hpp"
 #include "algorithms/pointwise_few.hpp"
+#include "algorithms/product_grid.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "algorithms/stream.hpp"
 #include "plan/candidates.hpp"
@@ -143,6 +144,22 @@ class PointwiseLast final : public ConvKernel {
     }
 
   private:
+    // What the bands of one task have in common.
+    struct Task {
+        const ConvArgs& args;
+        const T* packed;               // all weights, or null
+        const LaneBlock *first, *end;  // its output channels
+        int64_t band;                  // pixels of a band, at most
+        T *gather, *stage, *panel;     // its scratch; each may be null
+        bool placed() const { return args.place != nullptr && stage == nullptr; }
+    };
+    // What the calls of a band ask for, and what for.
+    struct Ahead {
+        LinesAhead<T> inputs, weights, outputs;  // outputs where no weights are asked for
+        Range next;                              // pixels of the next band
+        const T* later_panel = nullptr;          // of the weights that follow this lane block's
+    };
+
     static constexpr int64_t kUnit = 16;  // chains begin at whole lines
     static constexpr int64_t kLine = 64 / sizeof(T);
     static constexpr int64_t kWidest = 64, kMostRows = 16;  // of a tile
@@ -228,34 +245,12 @@ class PointwiseLast final : public ConvKernel {
     }
 
     Cut cut_outputs(const ConvArgs& args, const ScratchShare& share) const {
-        const int64_t batch = args.batch, pixels = batch * p_.out_pixels(), cells = ceil_div(pixels, cell_);
-        const int threads = share.threads;
-        Cut cut{0, 1, 1, false, false};
-        const double work = p_.flops() * static_cast<double>(batch) / 2, enough = 60e3;
-        if (threads > 1 && work >= 2 * enough) {
-            double least = 0;
-            for (int64_t parts = 1; parts <= std::min<int64_t>(cells, 4 * threads); parts++) {
-                for (int64_t chunks = 1; chunks <= std::min<int64_t>(blocks(), 3 * threads); chunks++) {
-                    const int64_t tasks = parts * chunks;
-                    if (tasks > 1 && work / static_cast<double>(tasks) < enough) break;
-                    // In cycles: two vector FMAs each; weights and pixels at 8 bytes; the beginning of a task.
-                    const auto n = static_cast<double>(std::min(ceil_div(cells, parts) * cell_, pixels)),
-                               width = static_cast<double>(std::min(
-                                   ceil_div(blocks(), chunks) * micro<T>().wide_vectors * micro<T>().lanes,
-                                   p_.out_channels)),
-                               steps = static_cast<double>(p_.in_channels);
-                    const double multiply = n * steps * width / micro<T>().lanes / 2;
-                    const double time = static_cast<double>(ceil_div(tasks, threads)) *
-                                        (std::max(multiply, steps * width * sizeof(T) / 8) +
-                                         n * steps * sizeof(T) / 32 + 1000);
-                    if (least == 0 || time < least) {
-                        least = time;
-                        cut.parts = parts;
-                        cut.chunks = chunks;
-                    }
-                }
-            }
-        }
+        const int64_t pixels = args.batch * p_.out_pixels(),
+                      width = int64_t{micro<T>().wide_vectors} * micro<T>().lanes;
+        const ProductGrid grid =
+            cut_product({pixels, cell_, p_.in_channels, p_.out_channels, width, sizeof(T)}, micro<T>().lanes,
+                        share.threads);
+        Cut cut{0, grid.parts, grid.chunks, false, false};
         const int64_t most = ceil_div(blocks(), cut.chunks);
         cut.staged = may_stream() && cut.chunks == 1 && !heavy(most) && streams(args);
         cut.band = cut.staged ? stage_pixels() : within(band_pixels(most), share.budget);
@@ -263,14 +258,22 @@ class PointwiseLast final : public ConvKernel {
             cut.band = std::max(cut.band, std::min(pixels, largest_band(share.budget)));
         return cut;
     }
-    // 16 images: 64 > 256 at 56 x 56 12.2 to 10.4 ms, 16 > 96 at 112 x 112 15 to 7.2; 64 > 64 at 56 x 56 2.1 to 2.6, 128 >
-    // 512 at 28 x 28 9.2 to 9.8. 24 > 144 at 56 x 56 (34 MB) 2.86 to 2.95 while the shared cache is otherwise idle; while
-    // it is not, plain stores took 5.2 and streamed ones of 24 > 160 took 3.7.
+    int64_t output_bytes(const ConvArgs& args) const {
+        return args.batch * p_.out_channels * p_.out_pixels() * static_cast<int64_t>(sizeof(T));
+    }
+    // Placed outputs are streamed where the caller says so, others where no cache holds them. While one does, asking for
+    // their lines ahead is faster: 16 images of 24 > 144 at 56 x 56 3.8 ms streamed, 2.7 by plain stores and 2.5 asked for,
+    // 16 > 64 at 112 x 112 5.6, 4.8 and 3.3, 64 > 256 at 56 x 56 11.9, 14.3 and 9.5; 205 MB of 64 > 256 at 112 x 112 43.5,
+    // 54 and 37, but 308 MB of 16 > 96 at 224 x 224 32, 53 and 33.
     bool streams(const ConvArgs& args) const {
         if (args.place != nullptr) return args.past_caches && args.place->pixel == p_.out_channels;
-        const int64_t out = p_.out_channels * p_.out_pixels(), in = p_.in_channels * p_.in_pixels();
-        const auto bytes = [&](int64_t n) { return args.batch * n * static_cast<int64_t>(sizeof(T)); };
-        return bytes(out + in) >= int64_t{32} << 20 && bytes(out) >= int64_t{20} << 20;
+        return output_bytes(args) >=
+               std::clamp<int64_t>(static_cast<int64_t>(l3_bytes()), 32 << 20, 256 << 20);
+    }
+    // Outputs that L2 holds are there: asking costs 1 to 3%.
+    bool asks_for_outputs(const Task& task) const {
+        return task.stage == nullptr && task.args.place == nullptr &&
+               output_bytes(task.args) > static_cast<int64_t>(l2_bytes());
     }
 
     // Where the input of an output pixel stands.
@@ -283,22 +286,6 @@ class PointwiseLast final : public ConvKernel {
         const int64_t line = (image * p_.in_size[0] + d * p_.stride[0]) * p_.in_size[1] + h * p_.stride[1];
         return x + (line * p_.in_size[2] + w * p_.stride[2]) * p_.in_channels;
     }
-
-    // What the bands of one task have in common.
-    struct Task {
-        const ConvArgs& args;
-        const T* packed;               // all weights, or null
-        const LaneBlock *first, *end;  // its output channels
-        int64_t band;                  // pixels of a band, at most
-        T *gather, *stage, *panel;     // its scratch; each may be null
-        bool placed() const { return args.place != nullptr && stage == nullptr; }
-    };
-    // What the calls of a band ask for, and what for.
-    struct Ahead {
-        LinesAhead<T> inputs, weights;
-        Range next;                      // pixels of the next band
-        const T* later_panel = nullptr;  // of the weights that follow this lane block's
-    };
 
     // Band > lane block > chain > tile.
     void run_task(const ConvArgs& args, const T* packed, const Cut& cut, Range pixels, const LaneBlock* first,
@@ -360,6 +347,8 @@ class PointwiseLast final : public ConvKernel {
             ahead.inputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.in_channels, calls);
         else
             ahead.inputs.begin(next.size(), p_.in_channels, calls);
+        if (asks_for_outputs(task))
+            ahead.outputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.out_channels, calls);
         const bool reads_ahead = task.packed != nullptr && heavy(task.end - task.first);
         for (const LaneBlock* block = task.first; block < task.end; block++) {
             const bool more = block + 1 < task.end || next.size() > 0;
@@ -452,6 +441,9 @@ class PointwiseLast final : public ConvKernel {
                           chain.segments, &call.ahead_x, &call.ahead_x_lines);
         ahead.weights.take([&](int64_t) { return ahead.later_panel; }, chain.segments, &call.ahead,
                            &call.ahead_lines);
+        if (call.ahead_lines > 0) return;
+        const T* const outputs = static_cast<const T*>(task.args.out) + ahead.next.begin * p_.out_channels;
+        ahead.outputs.take([&](int64_t) { return outputs; }, chain.segments, &call.ahead, &call.ahead_lines);
     }
 
     // Weights [channel][lane] of one lane block, lanes beyond K zero.

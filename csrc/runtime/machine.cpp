@@ -61,6 +61,15 @@ size_t l2_bytes() {
 #endif
 }
 
+size_t l3_bytes() {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    static const size_t bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 0);
+    return bytes;
+#else
+    return 0;
+#endif
+}
+
 int usable_cpus() {
     int cpus = system_cpus();
     if (const double quota = cgroup_quota(); quota > 0)
