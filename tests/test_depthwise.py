@@ -83,6 +83,74 @@ def test_drawn_with_instruction_set(isa: str) -> None:
     run_with_isa(isa, "import test_depthwise as t\nfor seed in list(t.SEEDS)[::2]: t.check(seed)\nprint('right')")
 
 
+def narrow(seed: int) -> ConvCase:
+    """Planes of a few columns, channels first: made lanes where that pays; rows and planes that no window reads."""
+    rng = np.random.default_rng(seed)
+    deep = seed % 2 == 1
+    k = int(rng.choice([3, 5] if deep else [6, 7, 9, 13]))
+    dilation, stride = (int(rng.integers(1, 3)) for _ in range(2))
+    width = int(rng.integers(2, 19))
+    sizes = (int(rng.integers(1, 9)), int(rng.integers(1, 23)), width) if deep else (int(rng.integers(1, 40)), width)
+    padding = tuple((int(rng.integers(0, k * dilation)), k // 2 * dilation) for _ in sizes)
+    spatial = tuple(max(n, (k - 1) * dilation + 1 - sum(p)) for n, p in zip(sizes, padding, strict=True))
+    c = int(rng.choice([9, 16, 40, 67]))
+    return ConvCase(
+        spatial, (k,) * len(sizes), c=c, k=c, n=int(rng.integers(1, 4)), stride=(stride,) * len(sizes), padding=padding,
+        dilation=(dilation,) * len(sizes), groups=c, dtype="float64" if seed % 5 == 0 else "float32",
+    )  # fmt: skip
+
+
+def dilated(seed: int) -> ConvCase:
+    """Channels last: rows and columns that are a dilation apart are computed together."""
+    rng = np.random.default_rng(seed)
+    k, c = int(rng.choice([3, 5, 7])), int(rng.choice([5, 16, 72]))
+    dilation = tuple(int(d) for d in rng.integers(1, 6, 2))
+    padding = tuple((int(rng.integers(0, k * d)), int(rng.integers(0, k * d))) for d in dilation)
+    spatial = tuple((k - 1) * d + int(rng.integers(1, 50)) for d in dilation)
+    return ConvCase(
+        spatial, (k, k), c=c, k=c, n=2, padding=padding, dilation=dilation, groups=c, channels_last=True,
+    )  # fmt: skip
+
+
+def check_case(case: ConvCase) -> None:
+    """Right for every number of threads and whatever the workspace, with an addend; nothing written beyond."""
+    x, w, b = conv_inputs(case, "integers")
+    right = oracles.taps_conv(case, x, w, b)
+    add = np.arange(right.size, dtype=x.dtype).reshape(right.shape) % 7
+    make = {2: fastconv.plan_conv2d, 3: fastconv.plan_conv3d}[x.ndim - 2]
+    for limit in (None, 40_000):
+        try:
+            plan = make(
+                x.shape, w, b, **case.keywords, dtype=case.dtype, backend="cpp", algorithm="depthwise",
+                workspace_limit=limit,
+            )  # fmt: skip
+        except fastconv.GeometryError:
+            assert limit is not None
+            continue
+        for threads in (1, 3):
+            room = placed(np.full(right.size + 32, 7, x.dtype), 4)
+            out = room[16:-16].reshape(right.shape)
+            with Threads(threads):
+                assert np.array_equal(plan(placed(x, 4), out=out, add=add), right + add), case.name
+                assert np.array_equal(plan(x[:1]), right[:1]), case.name
+            assert (np.delete(room, np.s_[16:-16]) == 7).all(), case.name
+
+
+def check_both(seed: int) -> None:
+    check_case(narrow(seed))
+    check_case(dilated(seed))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lanes_and_phases(seed: int) -> None:
+    check_both(seed)
+
+
+@pytest.mark.parametrize("isa", isas() or ["none"])
+def test_lanes_and_phases_with_instruction_set(isa: str) -> None:
+    run_with_isa(isa, "import test_depthwise as t\nfor s in range(9): t.check_both(s)\nprint('right')")
+
+
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (7, 1)])
 def test_beyond_the_caches(kernel: int, stride: int) -> None:
     """Arrays so large that the next rows are asked for beforehand: every image as by itself, on any threads."""

@@ -21,6 +21,7 @@ LAYERS = {
     "1x1": (200, (28, 28), 96, 1, {}),
     "depthwise": (72, (33, 33), 72, 3, {"padding": 1, "groups": 72}),
     "depthwise 7x7": (40, (33, 33), 40, 7, {"padding": 3, "groups": 40}),
+    "depthwise narrow": (40, (30, 12), 40, 7, {"padding": 3, "groups": 40}),
     "grouped": (32, (20, 20), 64, 3, {"padding": 1, "groups": 4}),
     "reflect": (16, (30, 30), 16, 5, {"padding": 2, "padding_mode": "reflect"}),
 }

@@ -1,7 +1,8 @@
 // The driver of depthwise convolution: what is cut into tasks, and where each kernel reads.
 //
-// channels first: small planes are done by depthwise_small.cpp; 3x3 and 5x5 kernels read each plane in place. For all
-//   others a band of rows of one channel is copied with its padding, columns sorted by stride phase.
+// channels first: small planes are done by depthwise_small.cpp; 3x3 and 5x5 kernels read each plane in place.
+//   For all others a band of rows of one channel is copied with its padding, columns sorted by stride phase.
+//   Where planes are narrow, depthwise_turned.cpp makes them lanes.
 // channels last: depthwise_last.cpp.
 #include <algorithm>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "algorithms/activations.hpp"
 #include "algorithms/depthwise_kernels.hpp"
 #include "algorithms/depthwise_tasks.hpp"
+#include "algorithms/gradient_loops_kernels.hpp"
 #include "algorithms/rows_kernels.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
@@ -31,7 +33,8 @@ class DepthwiseFirst final : public ConvKernel {
             const int64_t at = kw * p_.dilation[2];
             columns_.push_back(at % stride * pitch_ + at / stride);
         }
-        // What is copied at a time fills an eighth of L2 at most, but is some rows of some planes of depth in any case.
+        // What is copied at a time fills an eighth of L2 at most, but is some rows of some planes of depth in
+        // any case.
         row_ = pitch_ * static_cast<int64_t>(phases_.size());
         const int64_t lines = static_cast<int64_t>(l2_bytes() / 8 / sizeof(T)) / row_;
         const auto part = [&](int axis, int64_t copied, int64_t least) {
@@ -78,22 +81,16 @@ class DepthwiseFirst final : public ConvKernel {
     // Some rows of some planes of depth. `index` counts images and input channels.
     void run_block(const ConvArgs& args, int64_t index, Range planes, Range rows, T* copy) const {
         const T* const x = static_cast<const T*>(args.x) + index * args.x_plane_of(p_);
-        const int64_t lines = copied(1, rows.size()), deep = copied(0, planes.size());
-        T* to = copy;
-        for (int64_t d = 0; d < deep; d++) {
+        const int64_t lines = copied(1, rows.size());
+        for (int64_t d = 0; d < copied(0, planes.size()); d++) {
             const int64_t z =
                 axis_source(p_.mode, p_.in_size[0], planes.begin * p_.stride[0] + d - p_.pad_lo[0]);
-            for (int64_t i = 0; i < lines; i++, to += row_) {
-                const int64_t y =
-                    axis_source(p_.mode, p_.in_size[1], rows.begin * p_.stride[1] + i - p_.pad_lo[1]);
-                if (y < 0 || z < 0) {
-                    std::fill(to, to + row_, T(0));
-                    continue;
-                }
-                for (const int64_t phase : phases_)
-                    rows_of<T>().pack(x + (z * p_.in_size[1] + y) * p_.in_size[2], p_.in_size[2], p_.mode,
-                                      phase - p_.pad_lo[2], p_.stride[2], to + phase * pitch_, pitch_);
-            }
+            T* const to = copy + d * lines * row_;
+            if (z < 0)
+                std::fill(to, to + lines * row_, T(0));
+            else
+                copy_lines(x + z * p_.in_size[1] * p_.in_size[2], rows.begin * p_.stride[1] - p_.pad_lo[1],
+                           lines, to);
         }
         const int64_t multiplier = p_.group_out();
         const int64_t image = index / p_.in_channels, channel = index % p_.in_channels;
@@ -125,7 +122,32 @@ class DepthwiseFirst final : public ConvKernel {
         }
     }
 
-    // Output rows that are a dilation apart share input rows: 3x3 dilated by 3, 64 planes of 40 x 40, 94 to 82 us.
+    // Padded copies of so many rows of a plane, from row `first` on.
+    void copy_lines(const T* plane, int64_t first, int64_t lines, T* to) const {
+        const int64_t height = p_.in_size[1], width = p_.in_size[2];
+        if (p_.stride[2] == 1 && p_.mode == PadMode::constant) {
+            const int64_t above = std::clamp<int64_t>(-first, 0, lines),
+                          end = std::clamp<int64_t>(height - first, above, lines);
+            std::fill(to, to + above * row_, T(0));
+            rows_of<T>().copy(plane + (first + above) * width, width, end - above, -p_.pad_lo[2], width,
+                              to + above * row_, row_);
+            std::fill(to + end * row_, to + lines * row_, T(0));
+            return;
+        }
+        for (int64_t i = 0; i < lines; i++, to += row_) {
+            const int64_t y = axis_source(p_.mode, height, first + i);
+            if (y < 0) {
+                std::fill(to, to + row_, T(0));
+                continue;
+            }
+            for (const int64_t phase : phases_)
+                rows_of<T>().pack(plane + y * width, width, p_.mode, phase - p_.pad_lo[2], p_.stride[2],
+                                  to + phase * pitch_, pitch_);
+        }
+    }
+
+    // Output rows that are a dilation apart share input rows: 3x3 dilated by 3, 64 planes of 40 x 40, 94 to
+    // 82 us.
     void run_planes(PlaneRows<T> call) const {
         const int64_t apart = p_.stride[1] == 1 ? p_.dilation[1] : 1, rows = call.rows, row = call.out_row;
         call.out_row *= apart;
@@ -218,6 +240,63 @@ class DepthwiseInPlace final : public ConvKernel {
     ConvProblem p_;
 };
 
+// Seconds of pixels in lanes. Planes that are wider than a vector keep more sums at a time.
+template <class T>
+double seconds_in_rows(const ConvProblem& p) {
+    const int64_t lanes = gradient_loops<T>().lanes, width = std::max<int64_t>(1, p.out_size[2]);
+    const double full = static_cast<double>(width) / static_cast<double>(round_up(width, lanes));
+    const double peak = peak_flops(sizeof(T) == 4 ? DType::f32 : DType::f64);
+    const bool narrow = width < lanes;
+    if (depthwise_small_takes<T>(p)) return p.flops() / (0.3 * peak);
+    if (DepthwiseInPlace<T>::takes(p)) return p.flops() / ((narrow ? 0.3 : 0.47) * full * peak);
+    // Copying takes 0.25 ns a value, with strides more; 7x7 to 15x15 on 56 x 56 run at 167 GFLOP/s beside it,
+    // on 28 x 28 at 145, on 14 x 14 at 81, on 7 x 7 at 33. Rows that share nothing load each tap by itself.
+    const double copied = (p.stride[2] == 1   ? 0.25e-9
+                           : p.stride[2] == 2 ? 0.6e-9
+                                              : 1e-9) *
+                          static_cast<double>(p.in_channels * p.in_pixels() * sizeof(T)) / 4;
+    const double rate = narrow ? 0.4 : width <= 2 * lanes ? 0.74 : 0.84;
+    const bool shared = p.stride[1] == 1 && p.kernel[1] >= 3;
+    return copied + p.flops() / ((shared ? 1.0 : 0.43) * rate * full * peak);
+}
+
+// Seconds channels last. Tap rows that lie in the padding as a whole are left out.
+double seconds_last(const ConvProblem& p, DType dtype) {
+    const int64_t taps = p.kernel[2];
+    double flops = p.flops();
+    for (const int axis : {0, 1})
+        flops *= std::min(1.0, static_cast<double>(p.in_size[axis]) /
+                                   static_cast<double>((p.kernel[axis] - 1) * p.dilation[axis] + 1));
+    // Tap columns with a tile of their own run at 90 to 160 GFLOP/s, others at 35 to 60.
+    const double rate = depthwise_tiled(p, dtype) ? (taps > 5   ? 0.6
+                                                     : taps > 3 ? 0.5
+                                                                : 0.4)
+                        : taps <= 2               ? 0.4
+                                                  : 0.18;
+    return flops / (rate * peak_flops(dtype));
+}
+
+// Turning a value there and back takes 0.28 to 0.45 ns, with every square that is begun.
+template <class T>
+double seconds_turned(const ConvProblem& p) {
+    const int64_t lanes = gradient_loops<T>().lanes;
+    const double blocks = static_cast<double>(round_up(p.in_channels, lanes));
+    const int64_t values = round_up(p.in_pixels(), lanes) + round_up(p.out_pixels(), lanes);
+    return 0.18e-9 * blocks * static_cast<double>(values * sizeof(T)) / 4 +
+           blocks / static_cast<double>(p.in_channels) *
+               seconds_last(p, sizeof(T) == 4 ? DType::f32 : DType::f64);
+}
+
+template <class T>
+bool turned_pays(const ConvProblem& p) {
+    return depthwise_turned_takes<T>(p) && seconds_turned<T>(p) < seconds_in_rows<T>(p);
+}
+
+template <class T>
+double seconds_first(const ConvProblem& p) {
+    return turned_pays<T>(p) ? seconds_turned<T>(p) : seconds_in_rows<T>(p);
+}
+
 template <class T>
 std::unique_ptr<ConvKernel> make(const ConvProblem& problem) {
     if (problem.channels_last &&
@@ -228,8 +307,12 @@ std::unique_ptr<ConvKernel> make(const ConvProblem& problem) {
     }
     if (problem.channels_last) return make_depthwise_last<T>(problem);
     if (auto small = make_depthwise_small<T>(problem)) return small;
-    if (DepthwiseInPlace<T>::takes(problem)) return std::make_unique<DepthwiseInPlace<T>>(problem);
-    return std::make_unique<DepthwiseFirst<T>>(problem);
+    std::unique_ptr<ConvKernel> rows;
+    if (DepthwiseInPlace<T>::takes(problem))
+        rows = std::make_unique<DepthwiseInPlace<T>>(problem);
+    else
+        rows = std::make_unique<DepthwiseFirst<T>>(problem);
+    return turned_pays<T>(problem) ? make_depthwise_turned<T>(problem, std::move(rows)) : std::move(rows);
 }
 
 }  // namespace
@@ -244,29 +327,10 @@ std::string why_not_depthwise(const ConvProblem& p, DType) {
 double predict_depthwise(const ConvProblem& p, DType dtype) {
     const double bytes =
         (dtype == DType::f32 ? 4.0 : 8.0) * (p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels());
-    const auto all = [&](const int64_t (&of)[3], int64_t n) { return of[1] == n && of[2] == n; };
-    const int64_t taps = p.kernel[2];
-    const bool square = all(p.dilation, 1) && p.kernel[1] == taps, small = taps == 3 || taps == 5;
-    double rate = 0;
-    if (p.channels_last && p.in_channels > 1) {
-        // Tap columns with a tile of their own run at 90 to 140 GFLOP/s, others at 35 to 60.
-        rate = depthwise_tiled(p, dtype) ? (taps > 3 ? 0.5 : 0.4) : taps <= 2 ? 0.4 : 0.18;
-    } else if (square &&
-               ((small && (all(p.stride, 1) || all(p.stride, 2))) || (taps <= 2 && all(p.stride, 1)))) {
-        rate = 0.4;
-    } else {
-        // Rows are whole vectors: 7x7 to 21x21 at 56x56 59 to 105, where direct would take up to twice the time. Planes
-        // narrower than a vector at half of that, 9x9 and more where it is wide at 1.3 times; rows that share nothing at 0.75 times.
-        const double filled =
-            static_cast<double>(p.out_size[2]) / static_cast<double>(round_up(p.out_size[2], 16));
-        const double wide = p.out_size[2] < 16 ? 0.5 : taps >= 9 ? 1.3 : 1.0;
-        // Stride or dilation along the row halves the rate: 7x7 with stride 2 at 56x56 0.20 ms, not 0.10; 3x3 dilated 0.12, not
-        // 0.05. More rows to sum than one plane has run faster: 7x7x7 on 64x64x64 145 GFLOP/s.
-        const double apart = p.stride[2] > 1 || p.dilation[2] > 1 ? 0.5 : 1.0,
-                     deep = p.kernel[0] >= 3 ? 1.5 : 1.0;
-        rate = 0.4 * filled * wide * apart * deep * (p.stride[1] == 1 && p.kernel[1] >= 3 ? 1.0 : 0.75);
-    }
-    return std::max(p.flops() / (rate * peak_flops(dtype)), bytes / 40e9);
+    const double busy = p.channels_last && p.in_channels > 1 ? seconds_last(p, dtype)
+                        : dtype == DType::f32                ? seconds_first<float>(p)
+                                                             : seconds_first<double>(p);
+    return std::max(busy, bytes / 40e9);
 }
 
 std::unique_ptr<ConvKernel> make_depthwise(const ConvProblem& problem, DType dtype) {

@@ -1,13 +1,15 @@
 // Depthwise kernels; see depthwise_kernels.hpp and the driver in depthwise.cpp.
 //
-// Channels first: pixels in lanes, read in place, masks at the sides and rows left out at top and bottom. Four
-// output rows at once, so that each input vector that is loaded serves all tap rows: 18 loads for 36
-// multiply-adds with a 3x3 kernel. [Zhang, AAAI 2020] With stride 2, tap columns share their loads in pairs (5x5 on 56 x 56
-// 48 -> 37 us for 48 planes, 3x3 10 to 20% less). A padded copy of each plane first took 3 to 8 times as
-// long on planes of 14 x 14 and 7 x 7. Larger kernels, image filters among them, do read a padded copy: six rows by
-// four vectors at once, 10 loads for 24 multiply-adds. On 512 x 512 (one core of 226 GFLOP/s) 7x7 takes
-// 0.27 ms where one row at a time took 0.45, 15x15 0.83 and 1.68; four rows instead of six 0.29 and 0.93.
-// Channels last: depthwise_last.hpp. Every output adds its taps in row-major order, whichever of the kernels computes it.
+// Channels first: pixels in lanes, read in place, masks at the sides and rows left out at top and bottom.
+// Four output rows at once, so that each input vector that is loaded serves all tap rows: 18 loads for 36
+// multiply-adds with a 3x3 kernel. [Zhang, AAAI 2020] With stride 2, tap columns share their loads in pairs
+// (5x5 on 56 x 56 48 -> 37 us for 48 planes, 3x3 10 to 20% less). A padded copy of each plane first took 3 to
+// 8 times as long on planes of 14 x 14 and 7 x 7. Larger kernels, image filters among them, do read a padded
+// copy: six rows by four vectors at once, 10 loads for 24 multiply-adds. On 512 x 512 (one core of 226
+// GFLOP/s) 7x7 takes 0.27 ms where one row at a time took 0.45, 15x15 0.83 and 1.68; four rows instead of six
+// 0.29 and 0.93.
+// Channels last: depthwise_last.hpp. Every output adds its taps in row-major order, whichever of the kernels
+// computes it.
 #pragma once
 
 #include "algorithms/clamp.hpp"
@@ -50,7 +52,8 @@ FASTCONV_INLINE void load_columns(V (&part)[S], const scalar_of<V>* p, const Col
         part[s] = Inside ? load<V>(p + s * lanes_of<V>) : load<V>(p + s * lanes_of<V>, m.part[s]);
 }
 
-// Whether tap columns are cut out of neighbouring vectors: a load that lies in two cache lines takes as long as four shuffles.
+// Whether tap columns are cut out of neighbouring vectors: a load that lies in two cache lines takes as long
+// as four shuffles.
 template <int K, int S>
 constexpr bool kShifted = kVectorBytes == 64 && S == 1 && K > 1;
 
@@ -203,8 +206,8 @@ void plane_in_place(const PlaneInPlace<T>& p, int64_t rows, int64_t columns, int
     return stride == 1 ? in_place<T, 5, 5, 1>(p) : in_place<T, 5, 5, 2>(p);
 }
 
-// R rows by N vectors with any kernel of R rows at least, from a padded copy. Neighbouring rows of outputs read
-// input rows that are one apart (unless R is 1), so that each vector that is loaded serves R rows.
+// R rows by N vectors with any kernel of R rows at least, from a padded copy. Neighbouring rows of outputs
+// read input rows that are one apart (unless R is 1), so that each vector that is loaded serves R rows.
 template <class T, int R, int N>
 FASTCONV_INLINE void plane_any(const PlaneRows<T>& p, int64_t row, int64_t column) {
     using V = vec<T, kLanes<T>>;

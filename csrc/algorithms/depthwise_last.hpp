@@ -1,9 +1,10 @@
 // Depthwise kernels, channels last; the driver is depthwise_last.cpp.
 //
-// Channels in lanes, seven or eight neighbouring pixels of two rows at once (of one with stride 2 and on sixteen registers), so that
-// a loaded input vector serves all tap columns and two tap rows: 40 loads and 18 weights for 144 multiply-adds. A load that
-// lies in two cache lines takes twice as long: see lanes_before (batch of one, in L2: 240 channels at 28 x 28, 5x5, stride 2 37 to 25 us,
-// 672 at 14 x 14 60 to 47, 3x3 192 at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53.
+// Channels in lanes, seven or eight neighbouring pixels of two rows at once (of one with stride 2 and on
+// sixteen registers), so that a loaded input vector serves all tap columns and two tap rows: 40 loads and 18
+// weights for 144 multiply-adds. A load that lies in two cache lines takes twice as long: see lanes_before
+// (batch of one, in L2: 240 channels at 28 x 28, 5x5, stride 2 37 to 25 us, 672 at 14 x 14 60 to 47, 3x3 192
+// at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53.
 // Tried and dropped: cutting 32 channels into three vectors instead of two (105 to 118 us at 112 x 112).
 #pragma once
 
@@ -21,13 +22,14 @@ struct Int {
 
 constexpr int64_t kWeightsInL1 = 24 << 10;  // bytes
 
-// Tap columns of kernels that compute two output rows at once, stride 1. (Not of doubles: a large part of the library's size.)
+// Tap columns of kernels that compute two output rows at once, stride 1. (Not of doubles: a large part of the
+// library's size.)
 template <class T>
 constexpr int kPaired = kRegisters >= 32 && sizeof(T) == 4 ? (kVectorBytes == 64 ? 7 : 5) : 0;
 
-// Lanes from a cache line's begin to the first channel. Where pixels are whole lines apart, channels are cut into vectors
-// so that none of them but the first and the last, which are masked, lies in two lines. Three taps or less read little more than
-// they write, and writing across lines is dearer.
+// Lanes from a cache line's begin to the first channel. Where pixels are whole lines apart, channels are cut
+// into vectors so that none of them but the first and the last, which are masked, lies in two lines. Three
+// taps or less read little more than they write, and writing across lines is dearer.
 template <class T, int K>
 int64_t lanes_before(const ChannelRun<T>& c) {
     constexpr int L = kLanes<T>;
@@ -59,7 +61,8 @@ FASTCONV_INLINE void store_pixels(const ChannelRun<T>& c, V (&sum)[R][P], int64_
         }
 }
 
-// P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of the first).
+// P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of
+// the first).
 template <class T, int K, int S, int R, int P>
 FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
     static_assert(R == 1 || S == 1);
@@ -101,7 +104,8 @@ FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t ch
     store_pixels<T>(c, sum, first, channel, m);
 }
 
-// P neighbouring pixels of one row, any tap columns: every tap loads its own inputs. `Inside`: none lies in the padding.
+// P neighbouring pixels of one row, any tap columns: every tap loads its own inputs. `Inside`: none lies in
+// the padding.
 template <class T, int P, bool Inside>
 FASTCONV_INLINE void any_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
     using V = vec<T, kLanes<T>>;
@@ -130,8 +134,8 @@ FASTCONV_INLINE void any_block(const ChannelRun<T>& c, int64_t first, int64_t ch
     store_pixels<T>(c, sum, first, channel, m);
 }
 
-// Asks for a share of what the next output rows read and write in some pixels: in the order of memory, which the
-// processor's own prefetching then follows.
+// Asks for a share of what the next output rows read and write in some pixels: in the order of memory, which
+// the processor's own prefetching then follows.
 template <class T>
 void ask_ahead(const ChannelRun<T>& c, int64_t first, int64_t pixels, int64_t share, int64_t shares) {
     __asm__ volatile(
@@ -151,8 +155,8 @@ void ask_ahead(const ChannelRun<T>& c, int64_t first, int64_t pixels, int64_t sh
         ask(c.out + (c.out_rows + r) * c.out_row + first * c.out_pixel, pixels * c.out_pixel);
 }
 
-// Tiles of P pixels by as many channels as leave their weights in L1, so that lines are read in the order of memory.
-// `block` computes a vector of channels of a tile, from its first pixel on.
+// Tiles of P pixels by as many channels as leave their weights in L1, so that lines are read in the order of
+// memory. `block` computes a vector of channels of a tile, from its first pixel on.
 template <class T, int K, int P, class Block>
 FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, const Block& block) {
     constexpr int L = kLanes<T>;
@@ -194,8 +198,8 @@ void run_any(const ChannelRun<T>& c) {
     c.pixels >= 4 ? any_row<T, 4>(c) : any_row<T, 1>(c);
 }
 
-// Tiles of seven pixels, where there are registers for two rows, if eight need as many tiles or some are left: rows of 7,
-// 14, 28, 56 and 112. False where the row is too narrow.
+// Tiles of seven pixels, where there are registers for two rows, if eight need as many tiles or some are
+// left: rows of 7, 14, 28, 56 and 112. False where the row is too narrow.
 template <class T, int K, int S, int R>
 bool run_row(const ChannelRun<T>& c) {
     constexpr int most = K == 7 ? 7 : kRegisters >= 32 || kVectorBytes == 32 ? 8 : 4;

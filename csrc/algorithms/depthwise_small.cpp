@@ -1,12 +1,13 @@
-// Depthwise convolution of small planes, channels first: 3x3 and 5x5 kernels on planes whose output rows are shorter than
-// a vector, any stride and dilation, zero padding.
+// Depthwise convolution of small planes, channels first: 3x3 and 5x5 kernels on planes whose output rows are
+// shorter than a vector, any stride and dilation, zero padding.
 //
 // Row by row, a 7 x 7 plane leaves more than half of each vector empty, and masks, weights and the end of the
-// plane cost as much as the sums. Here a vector holds whole rows and one call runs over many planes, for which
-// the places that lanes come from are worked out once (SmallShape). Vectors beside each other share the input rows
-// that both read, permutations included.
-// One core of 226 GFLOP/s, 3x3: 960 planes of 7 x 7 in 15.5 us (row by row 46), 576 of 14 x 14 with stride 2 in 15 (50),
-// 192 of 28 x 28 with stride 2 in 14 (27), 384 of 14 x 14 in 19 (28); 5x5: 960 of 7 x 7 in 32 (79).
+// plane cost as much as the sums. Here a vector holds whole rows and one call runs over many planes, for
+// which the places that lanes come from are worked out once (SmallShape). Vectors beside each other share the
+// input rows that both read, permutations included.
+// One core of 226 GFLOP/s, 3x3: 960 planes of 7 x 7 in 15.5 us (row by row 46), 576 of 14 x 14 with stride 2
+// in 15 (50), 192 of 28 x 28 with stride 2 in 14 (27), 384 of 14 x 14 in 19 (28); 5x5: 960 of 7 x 7 in 32
+// (79).
 // Tried and dropped: every vector by itself (7 x 7 18 us, 14 x 14 24, 5x5 on 14 x 14 108 instead of 72).
 #include <algorithm>
 #include <vector>
@@ -131,12 +132,19 @@ class DepthwiseSmallPlanes final : public ConvKernel {
 }  // namespace
 
 template <class T>
-std::unique_ptr<ConvKernel> make_depthwise_small(const ConvProblem& problem) {
-    if (depthwise_small<T>().run == nullptr) return nullptr;
-    const SmallLayout layout(problem, depthwise_small<T>().lanes);
-    if (layout.rows == 0) return nullptr;
-    return std::make_unique<DepthwiseSmallPlanes<T>>(problem, layout);
+bool depthwise_small_takes(const ConvProblem& problem) {
+    return depthwise_small<T>().run != nullptr && SmallLayout(problem, depthwise_small<T>().lanes).rows > 0;
 }
+
+template <class T>
+std::unique_ptr<ConvKernel> make_depthwise_small(const ConvProblem& problem) {
+    if (!depthwise_small_takes<T>(problem)) return nullptr;
+    return std::make_unique<DepthwiseSmallPlanes<T>>(problem,
+                                                     SmallLayout(problem, depthwise_small<T>().lanes));
+}
+
+template bool depthwise_small_takes<float>(const ConvProblem&);
+template bool depthwise_small_takes<double>(const ConvProblem&);
 
 template std::unique_ptr<ConvKernel> make_depthwise_small<float>(const ConvProblem&);
 template std::unique_ptr<ConvKernel> make_depthwise_small<double>(const ConvProblem&);

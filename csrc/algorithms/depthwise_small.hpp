@@ -1,8 +1,9 @@
 // Depthwise kernels of small planes; the driver and the numbers are in depthwise_small.cpp.
 //
-// A vector holds as many whole output rows as it has room for (two of a 7 x 7 plane). For each tap row the input
-// rows under it are loaded once, and each tap column is a permutation of their lanes that puts zeros where
-// the padding is: no mask is computed for a load, nothing is read twice, and the same permutations serve all planes.
+// A vector holds as many whole output rows as it has room for (two of a 7 x 7 plane). For each tap row the
+// input rows under it are loaded once, and each tap column is a permutation of their lanes that puts zeros
+// where the padding is: no mask is computed for a load, nothing is read twice, and the same permutations
+// serve all planes.
 #pragma once
 
 #include "algorithms/clamp.hpp"

@@ -1,4 +1,5 @@
-// Depthwise convolution, channels first, of planes whose rows are shorter than a vector; see depthwise_small.hpp.
+// Depthwise convolution, channels first, of planes whose rows are shorter than a vector; see
+// depthwise_small.hpp.
 #pragma once
 
 #include <cstdint>

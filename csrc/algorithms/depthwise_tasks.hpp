@@ -17,6 +17,17 @@ double depthwise_seconds(const ConvProblem& p, int64_t batch) {
 template <class T>
 std::unique_ptr<ConvKernel> make_depthwise_small(const ConvProblem& problem);
 
+template <class T>
+bool depthwise_small_takes(const ConvProblem& problem);
+
+// Channels first, by the kernels of channels last; `rows` runs where the workspace is limited to less than
+// this takes.
+template <class T>
+std::unique_ptr<ConvKernel> make_depthwise_turned(const ConvProblem& problem,
+                                                  std::unique_ptr<ConvKernel> rows);
+template <class T>
+bool depthwise_turned_takes(const ConvProblem& problem);
+
 // Channels last: whether a tile of its own computes the tap columns, and no load serves one tap only.
 bool depthwise_tiled(const ConvProblem& problem, DType dtype);
 
