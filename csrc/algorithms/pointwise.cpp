@@ -363,7 +363,8 @@ struct PointwiseCycles {
             pixels > lanes && std::fmod(pixels, lanes) == 1 && panel_tiles<float>().beside[1] != nullptr;
         const double multiply = (vectors - (beside ? 0.9 : 0)) * std::max(out, 4.0) * in / 2;
         const double staged = dense ? 0.16 : 0.55 + 3 * (1 / static_cast<double>(width) + 1 / (2 * lanes));
-        return groups * (0.96 * multiply + 49 * tiles * rows * blocks +
+        const double apart = groups > 1 ? 200 : 0;  // 294 groups of one channel at 7x7, stride 2: 27 us
+        return groups * (apart + 0.96 * multiply + 49 * tiles * rows * blocks +
                          narrow * (0.09 + (heavy ? 0.05 : 0)) * bands * weights +
                          narrow * (0.15 + 1.2 * (blocks - 1)) * out * pixels + narrow * staged * in * pixels);
     }
