@@ -125,6 +125,20 @@ int64_t columns_together(const ConvProblem& p, int64_t lanes, int64_t element) {
     return std::min(columns, p.out_size[2]);
 }
 
+// How many of at most `most` columns make pieces that are computed in whole blocks, and expand few columns twice.
+int64_t columns_of_pieces(const ConvProblem& p, int64_t most) {
+    const int64_t width = p.out_size[2], overlap = (p.kernel[2] - 1) * p.dilation[2] + 1;
+    int64_t best = most, least = INT64_MAX;
+    for (int64_t columns = most; columns >= std::max<int64_t>(1, most / 2); columns--) {
+        const int64_t pieces = ceil_div(width, columns), rest = width - (pieces - 1) * columns;
+        const int64_t cost = (pieces - 1) * row_cost(columns) + row_cost(rest) + pieces * overlap;
+        if (cost >= least) continue;
+        least = cost;
+        best = columns;
+    }
+    return best;
+}
+
 // Channels last. A lane block is the outputs of some neighbouring groups, or of one.
 template <class T>
 class GroupedLast final : public ConvKernel {
@@ -137,7 +151,7 @@ class GroupedLast final : public ConvKernel {
         for (int64_t j = 0; j < c; j++)
             for (int64_t l = 0; l < together_ * k; l++)
                 index_[static_cast<size_t>(j * lanes_ + l)] = static_cast<int32_t>(l / k * c + j);
-        columns_ = columns_together(p_, lanes_, sizeof(T));
+        columns_ = columns_of_pieces(p_, columns_together(p_, lanes_, sizeof(T)));
         pieces_ = ceil_div(p_.out_size[2], columns_);
     }
 
@@ -181,8 +195,8 @@ class GroupedLast final : public ConvKernel {
                     pack_block(static_cast<const T*>(args.weight), block, own);
                     ready = block;
                 }
-                run_band(args, plane, block, part_of(height, bands, band),
-                         part_of(p_.out_size[2], pieces_, piece), w, expanded, rows, holds);
+                const Range columns{piece * columns_, std::min((piece + 1) * columns_, p_.out_size[2])};
+                run_band(args, plane, block, part_of(height, bands, band), columns, w, expanded, rows, holds);
             }
         };
         parallel_for(tasks, run_part, threads());
@@ -211,6 +225,8 @@ class GroupedLast final : public ConvKernel {
                       image = plane / p_.out_size[0];
         std::fill_n(holds, tap_rows(), -1);
         for (int64_t row = band.begin; row < band.end; row++) {
+            // Rows of one window are dilation apart, so that the quotient tells their places from each other.
+            const int64_t first_place = row * p_.stride[1] / p_.dilation[1] % p_.kernel[1];
             for (int64_t d = 0; d < p_.kernel[0]; d++) {
                 const int64_t z = axis_source(p_.mode, p_.in_size[0],
                                               depth * p_.stride[0] + d * p_.dilation[0] - p_.pad_lo[0]);
@@ -222,8 +238,8 @@ class GroupedLast final : public ConvKernel {
                         rows[tap] = expanded;
                         continue;
                     }
-                    // Rows of one window are dilation apart, so that the quotient tells their places from each other.
-                    const int64_t place = d * p_.kernel[1] + padded / p_.dilation[1] % p_.kernel[1];
+                    const int64_t wrapped = first_place + i < p_.kernel[1] ? 0 : p_.kernel[1];
+                    const int64_t place = d * p_.kernel[1] + first_place + i - wrapped;
                     T* const to = expanded + (1 + place) * row_size();
                     if (holds[place] != padded)
                         expand_row(args, (image * p_.in_size[0] + z) * p_.in_size[1] + y, block, columns, to);
@@ -270,7 +286,7 @@ class GroupedLast final : public ConvKernel {
                 std::memset(into, 0, static_cast<size_t>(pixels * c * lanes_) * sizeof(T));
             else
                 grouped_of<T>().expand(x + source * p_.in_channels, p_.in_channels, pixels, valid,
-                                       index_.data(), c, into, pitch);
+                                       index_.data(), c, into, p_.stride[1] * pitch);
         };
         for (int64_t i = 0; i < inner; i++) put(i, 1, axis_source(p_.mode, p_.in_size[2], begin + i));
         put(inner, outer - inner, begin + inner);
@@ -300,7 +316,7 @@ std::string why_not_grouped(const ConvProblem& p, DType dtype) {
 }
 
 // Rates seen on AVX-512 (peak 232 GFLOP/s), 8 to 16 channels a group: channels first with stride 1 145 on planes of 56 x 56 and
-// 28 x 28, 112 on 14 x 14, 46 on 7 x 7, 71 with stride 2; channels last 79 and 35. Direct convolution: 100, 90, 60, 40 and 70.
+// 28 x 28, 112 on 14 x 14, 46 on 7 x 7, 71 with stride 2; channels last 85 to 100, and 45 to 60. Direct convolution: 100, 90, 60, 40 and 70.
 double predict_grouped(const ConvProblem& p, DType dtype) {
     const double lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
     const double outputs = static_cast<double>(p.group_out()), width = static_cast<double>(p.out_size[2]);
@@ -338,10 +354,9 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
                    : std::max(seconds, 1.1 * other);
     }
     // Up to so many outputs a group direct convolution leaves lanes empty, more than it is predicted to lose by that.
-    const bool few = p.channels_last ? expand < 1 && 2 * outputs <= lanes &&
-                                           2 * static_cast<double>(p.group_in()) <= lanes &&
-                                           !(strided && 4 * outputs > lanes && width > lanes)
-                                     : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
+    const bool few =
+        p.channels_last ? expand < 1 && 2 * outputs <= lanes && 2 * static_cast<double>(p.group_in()) <= lanes
+                        : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
     return few ? std::min(seconds, 0.9 * predict_direct(p, dtype)) : seconds;
 }
 

@@ -5,7 +5,8 @@
 // plane is copied. (Copies of 28 x 28 planes took half of the time before; one tap row at a time ran at 127 GFLOP/s from L1
 // where this does 155.) Channels last: lanes are the outputs of several groups (4 groups of 4 in a vector of 16), the
 // block-diagonal form of the weights. A row of inputs is expanded in L1 by permutes, once for all taps and output rows: every
-// lane then finds its own group's channel there, and each multiply-add takes one aligned load. [FBGEMM's direct grouped
+// lane then finds its own group's channel there, and each multiply-add takes one aligned load. Blocks of 14,
+// 10, 8 or 7 pixels leave few computed twice: 35 columns at stride 2 took 265 us in eights, 198 so. [FBGEMM's direct grouped
 // convolution permutes in registers instead, once for every tap: two of three slots of the port that multiplies too.]
 #pragma once
 
@@ -203,7 +204,7 @@ template <class T, int P, class V>
 FASTCONV_INLINE void store_row(const GroupedRow<T>& g, V (&sum)[P], int64_t first) {
     const auto tail = mask<V>(g.lanes);
     const V bias = g.bias != nullptr ? load<V>(g.bias, tail) : V{};
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
         const int64_t at = (first + p) * g.out_pixel;
         V v = sum[p] + bias;
@@ -231,7 +232,7 @@ FASTCONV_INLINE void row_block(const GroupedRow<T>& g, int64_t first) {
 #pragma GCC unroll 32
                 for (int n = 0; n < (P - 1) * S + C; n++, from += pixel) {
                     const V in = load<V>(from);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                     for (int p = 0; p < P; p++)
                         if (n - p * S >= 0 && n - p * S < C) sum[p] += weight[n - p * S] * in;
                 }
@@ -239,7 +240,7 @@ FASTCONV_INLINE void row_block(const GroupedRow<T>& g, int64_t first) {
                 for (int64_t j = 0; j < columns; j++) {
                     const V weight = load<V>(w + j * pixel);
                     const T* const from = row + j * g.dilation * pixel;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                     for (int p = 0; p < P; p++) sum[p] += weight * load<V>(from + p * g.stride * pixel);
                 }
             }
@@ -248,18 +249,24 @@ FASTCONV_INLINE void row_block(const GroupedRow<T>& g, int64_t first) {
     store_row<T, P>(g, sum, first);
 }
 
+// P pixels at a time; the last are computed twice rather than one by one.
+template <class T, int P, int C, int S>
+void row_by(const GroupedRow<T>& g) {
+    for (int64_t p = 0; p < g.pixels; p += P) row_block<T, P, C, S>(g, p + P <= g.pixels ? p : g.pixels - P);
+}
+
 template <class T, int C, int S>
 void row_of(const GroupedRow<T>& g) {
-    int64_t p = 0;
-    if (g.pixels >= 8) {  // the last pixels are computed twice rather than one by one
-        for (; p < g.pixels; p += 8) row_block<T, 8, C, S>(g, p + 8 <= g.pixels ? p : g.pixels - 8);
-        return;
+    const int64_t n = g.pixels;
+    if constexpr (kRegisters >= 32 && C == 3) {
+        const int64_t best = row_cost(n);
+        if (best == row_cost(n, 14)) return row_by<T, 14, C, S>(g);
+        if (best == row_cost(n, 10)) return row_by<T, 10, C, S>(g);
+        if (best != row_cost(n, 8) && best == row_cost(n, 7)) return row_by<T, 7, C, S>(g);
     }
-    if (g.pixels >= 4) {
-        for (; p < g.pixels; p += 4) row_block<T, 4, C, S>(g, p + 4 <= g.pixels ? p : g.pixels - 4);
-        return;
-    }
-    for (; p < g.pixels; p++) row_block<T, 1, C, S>(g, p);
+    if (n >= 8) return row_by<T, 8, C, S>(g);
+    if (n >= 4) return row_by<T, 4, C, S>(g);
+    row_by<T, 1, C, S>(g);
 }
 
 template <class T>
@@ -270,27 +277,45 @@ void row(const GroupedRow<T>& g) {
     row_of<T, 0, 1>(g);
 }
 
-template <class T>
-void expand(const T* x, int64_t step, int64_t pixels, int64_t valid, const int32_t* index, int64_t depth,
-            T* to, int64_t ahead) {
+// `depth` is D where that is not zero: the orders stay in registers.
+template <class T, int D>
+void expand_by(const T* x, int64_t step, int64_t pixels, int64_t valid, const int32_t* index, int64_t depth,
+               T* to, int64_t ahead) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
     using I = vec<typename MaskElement<T>::type, L>;
+    const auto order = [&](int64_t j) {
+        return __builtin_convertvector(load<vec<int32_t, L>>(index + j * L), I);
+    };
+    const auto low = mask<V>(valid), high = mask<V>(valid - L);
+    I kept[D > 0 ? D : 1];
+#pragma GCC unroll 8
+    for (int j = 0; j < D; j++) kept[j] = order(j);
+    for (int64_t i = 0; i < pixels; i++, x += step, to += depth * L) {
+        prefetch_l1(x + ahead);
+        const V a = load<V>(x, low);
+        const V b = valid > L ? load<V>(x + L, high) : V{};
+        if constexpr (D > 0) {
+#pragma GCC unroll 8
+            for (int j = 0; j < D; j++) store(to + j * L, permuted(a, b, kept[j]));
+        } else {
+            for (int64_t j = 0; j < depth; j++) store(to + j * L, permuted(a, b, order(j)));
+        }
+    }
+}
+
+template <class T>
+void expand(const T* x, int64_t step, int64_t pixels, int64_t valid, const int32_t* index, int64_t depth,
+            T* to, int64_t ahead) {
+    constexpr int L = kLanes<T>;
     if (valid > 2 * L) {
         for (int64_t i = 0; i < pixels; i++, x += step)
             for (int64_t j = 0; j < depth * L; j++) *to++ = x[index[j]];
         return;
     }
-    const auto low = mask<V>(valid), high = mask<V>(valid - L);
-    for (int64_t i = 0; i < pixels; i++, x += step) {
-        prefetch_l1(x + ahead);
-        const V a = load<V>(x, low);
-        const V b = valid > L ? load<V>(x + L, high) : V{};
-        for (int64_t j = 0; j < depth; j++, to += L) {
-            const I order = __builtin_convertvector(load<vec<int32_t, L>>(index + j * L), I);
-            store(to, permuted(a, b, order));
-        }
-    }
+    if (kRegisters >= 32 && depth == 8) return expand_by<T, 8>(x, step, pixels, valid, index, 8, to, ahead);
+    if (kRegisters >= 32 && depth == 4) return expand_by<T, 4>(x, step, pixels, valid, index, 4, to, ahead);
+    expand_by<T, 0>(x, step, pixels, valid, index, depth, to, ahead);
 }
 
 template <class T>

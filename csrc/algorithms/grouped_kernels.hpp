@@ -49,6 +49,20 @@ struct GroupedRow {
     Clamp clamp;
 };
 
+// Half-cycles that a row of pixels takes for one channel of three taps, in blocks of p pixels: three multiply-adds for each, of
+// which those of one pixel wait for one another, four cycles each. Always inlined, as files of every instruction set share it.
+static inline __attribute__((always_inline)) int64_t row_cost(int64_t pixels, int64_t p) {
+    return pixels < p ? INT64_MAX : (pixels + p - 1) / p * (p > 8 ? 3 * p : 24);
+}
+
+// The same with the best of the blocks that there are.
+static inline __attribute__((always_inline)) int64_t row_cost(int64_t pixels) {
+    int64_t best = pixels < 4 ? 24 * pixels : row_cost(pixels, 4);
+    constexpr int64_t blocks[] = {7, 8, 10, 14};
+    for (const int64_t p : blocks) best = row_cost(pixels, p) < best ? row_cost(pixels, p) : best;
+    return best;
+}
+
 template <class T>
 struct Grouped {
     // Stride of the columns 1 or 2.
