@@ -73,29 +73,16 @@ class PointwiseFirst final : public ConvKernel {
             pack_on(static_cast<const T*>(args.weight), packed, threads);
             args.packed = packed;
         }
-        // Where threads would idle, output channels are cut; only where they are few, bands become smaller: their outputs
-        // share cache lines (64 > 384 at 14 x 14 on two threads 285 GFLOP/s, in bands of one tile 185).
-        Cut cut{together_within(share.budget), 0, 1};
-        cut.bands = ceil_div(tiles_, cut.together);
         const double work = p_.flops() * args.batch / 2;
         const int64_t outer = args.batch * p_.groups;
-        const auto units = [&] { return outer * cut.bands * cut.chunks; };
-        while (threads > 1 && units() < 3 * threads && work / static_cast<double>(units()) > kTaskWork) {
-            if (row_blocks_ / cut.chunks >= 8)
-                cut.chunks++;
-            else if (cut.together > 1 && !heavy_)
-                cut.bands = ceil_div(tiles_, --cut.together);
-            else if (cut.chunks < row_blocks_)
-                cut.chunks++;
-            else
-                break;
-        }
-        const int64_t tasks = tasks_for(units(), work);
+        const Cut cut = cut_outputs(outer, share, work);
+        const int64_t units = outer * cut.bands * cut.chunks;
+        const int64_t tasks = tasks_for(units, work);
         const auto run_part = [&](int64_t task) {
             ScratchFrame frame;
             T* const panel = frame.take<T>(panel_size(cut.together));
             T* const partial = frame.take<T>(partial_size(cut.together));
-            const Range part = part_of(units(), tasks, task);
+            const Range part = part_of(units, tasks, task);
             for (int64_t unit = part.begin; unit < part.end; unit++) {
                 const Band band = band_of(cut, unit);
                 const bool more = unit + 1 < part.end;
@@ -104,7 +91,7 @@ class PointwiseFirst final : public ConvKernel {
                          cut.together * tile_pixels_);
             }
         };
-        note_weight_parts(tasks == units() ? cut.chunks : 1);
+        note_weight_parts(tasks == units ? cut.chunks : 1);
         parallel_for(tasks, run_part, threads, least_seconds<T>(p_.flops() * args.batch));
     }
 
@@ -114,6 +101,40 @@ class PointwiseFirst final : public ConvKernel {
         int64_t together;  // tiles of a band
         int64_t bands, chunks;
     };
+    // How much longer than its even share of the vectors the busiest thread works.
+    double idle(const Cut& cut, int64_t outer, int threads) const {
+        const double rows = static_cast<double>(ceil_div(row_blocks_, cut.chunks)),
+                     all = static_cast<double>(row_blocks_);
+        if (outer * cut.chunks % threads == 0) return rows * static_cast<double>(cut.chunks) / all;
+        const double vectors = static_cast<double>(vectors_) - (beside_ ? 0.9 : 0),
+                     most = static_cast<double>(ceil_div(outer * cut.bands * cut.chunks, threads) *
+                                                std::min(cut.together * kPanelVectors, vectors_));
+        return most * rows * threads / (static_cast<double>(outer) * vectors * all);
+    }
+    // As few chunks and as large bands as leave no thread idle. Two threads: 14 x 14 are seven tiles, 256 > 1024 took 282 us
+    // in one chunk and 255 in two; 128 > 512 at 28 x 28 (13 bands) 301 and 268, 576 > 160 at 7 x 7 35 and 31; 512 > 256 at
+    // 28 x 28 (25 bands) 500 and 508.
+    Cut cut_outputs(int64_t outer, const ScratchShare& share, double work) const {
+        const int64_t whole = together_within(share.budget);
+        Cut best{whole, ceil_div(tiles_, whole), 1};
+        double least = idle(best, outer, share.threads);
+        for (int64_t together = whole; share.threads > 1 && least > 1.05 && together > 0; together /= 2) {
+            for (int64_t chunks = 1; chunks <= std::min<int64_t>(row_blocks_, 2 * share.threads); chunks++) {
+                const Cut cut{together, ceil_div(tiles_, together), chunks};
+                const auto units = static_cast<double>(outer * cut.bands * chunks);
+                if (units > 1 && work / units < kTaskWork) break;
+                // Each chunk stages the pixels again, and outputs of smaller bands are shorter runs.
+                const double time = idle(cut, outer, share.threads) *
+                                    (1 + 0.02 * static_cast<double>(chunks - 1)) *
+                                    (together == whole ? 1 : 1.02);
+                if (time >= least) continue;
+                least = time;
+                best = cut;
+            }
+            if (heavy_) break;
+        }
+        return best;
+    }
     // Tiles of pixels that share a panel, against a chunk of the output channels.
     struct Band {
         int64_t image = 0, group = 0, chunk = 0;
