@@ -128,7 +128,7 @@ def test_outputs_begin_anywhere(isa: str) -> None:
 
 
 def for_stems() -> str:
-    """Channels last and more output channels than half a vector: with AVX-512, first layers have a form of their own."""
+    """Channels last, more output channels than half a vector: with AVX-512 first layers have a form of their own."""
     return "first_layer" if fastconv.get_backend("cpp").config()["isa"] == "avx512" else "direct"
 
 
@@ -157,3 +157,22 @@ def stem(channels: int, width: int, stride: int) -> None:
 def test_stem(channels: int) -> None:
     for width in range(4, 34):
         stem(channels, width, stride=width % 3 + 1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(("channels", "kernel", "stride"), [(3, 16, 16), (4, 13, 5), (1, 25, 3), (2, 21, 2)])
+def test_more_taps_than_one_sum_takes(channels: int, kernel: int, stride: int, layout: str) -> None:
+    """Few channels and some hundred taps: what is summed apart is split by taps."""
+    rng = np.random.default_rng(kernel)
+    size = kernel + 3 * stride
+    for dtype in ("float32", "float64"):
+        x = rng.integers(-3, 4, (2, size, size + 1, channels)).astype(dtype)
+        w = rng.integers(-3, 4, (kernel, kernel, channels, 37)).astype(dtype)
+        b = rng.integers(-9, 10, 37).astype(dtype)
+        if layout == "NCHW":
+            x, w = np.ascontiguousarray(np.moveaxis(x, -1, 1)), np.ascontiguousarray(np.transpose(w, (3, 2, 0, 1)))
+        keywords = {"stride": stride, "layout": layout}
+        for padding in (0, 2):
+            right = fastconv.conv2d(x, w, b, **keywords, padding=padding, backend="numpy")
+            y = fastconv.conv2d(x, w, b, **keywords, padding=padding, algorithm="direct", backend="cpp")
+            assert np.array_equal(y, right), (dtype, padding)

@@ -64,6 +64,9 @@ class DirectLanes final : public ConvKernel {
         unit_ = p_.taps() == 1 ? 16 : 1;
         units_ = ceil_div(p_.group_in(), unit_);
         blocks_ = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1, std::max<int64_t>(1, units_));
+        // Blocks of one channel would read pixels one by one. Rows of taps are split instead: 16x16 patches of 224x224,
+        // 3 > 768, 2.16 to 1.23 ms.
+        if (units_ < 2 * blocks_) blocks_ = 1;
         // A row of the kernel is one contiguous run of columns and channels where nothing lies between them.
         whole_rows_ = input_.by_pixels() && blocks_ == 1 && p_.dilation[2] == 1 &&
                       p_.kernel[2] * p_.group_in() <= kChainAim;
@@ -346,8 +349,9 @@ class DirectLanes final : public ConvKernel {
         for (int64_t b = 0; b < blocks_; b++) {
             const Panel& panel = panels[b];
             const int64_t step = panel.length * block.vectors * lanes;
-            const int64_t pieces = std::clamp<int64_t>(ceil_div(panel.segments * panel.length, kChainMost), 1,
-                                                       std::max<int64_t>(1, panel.segments));
+            const int64_t pieces =
+                std::clamp<int64_t>((panel.segments * panel.length + kChainAim / 2) / kChainAim, 1,
+                                    std::max<int64_t>(1, panel.segments));
             for (int64_t piece = 0; piece < pieces; piece++) {
                 const Range part = part_of(panel.segments, pieces, piece);
                 const bool last = b + 1 == blocks_ && piece + 1 == pieces;
