@@ -21,6 +21,7 @@ struct FftLane {
 template <class T>
 struct FftUnit {
     FftLane lane[kFftMostLanes];
+    Range outputs;  // of each group
     T *spectra, *z, *lines;
 };
 
