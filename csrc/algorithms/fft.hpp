@@ -303,6 +303,7 @@ void gather(const T* const* rows, int64_t first, int64_t count, T* z) {
 template <class T>
 void gather_pixels(const T* x, int64_t pixel, int64_t channels, int64_t first, int64_t count, T* z) {
     using V = vec<T, kLanes<T>>;
+    constexpr int64_t L = kLanes<T>;
     const auto there = mask<V>(channels);
     z += first * 2 * L;
     for (int64_t j = 0; j < count; j++) store(z + j * 2 * L, load<V>(x + j * pixel, there));
