@@ -103,7 +103,7 @@ def narrow(seed: int) -> ConvCase:
 def dilated(seed: int) -> ConvCase:
     """Channels last: rows and columns that are a dilation apart are computed together."""
     rng = np.random.default_rng(seed)
-    k, c = int(rng.choice([3, 5, 7])), int(rng.choice([5, 16, 72]))
+    k, c = int(rng.choice([3, 5, 7, 8, 11])), int(rng.choice([5, 16, 72]))
     dilation = tuple(int(d) for d in rng.integers(1, 6, 2))
     padding = tuple((int(rng.integers(0, k * d)), int(rng.integers(0, k * d))) for d in dilation)
     spatial = tuple((k - 1) * d + int(rng.integers(1, 50)) for d in dilation)

@@ -26,6 +26,8 @@ struct PlaneRows {
     Clamp clamp = Clamp::none;
 };
 
+constexpr int kWideTaps = 7;
+
 constexpr int64_t kMostInPlace = 128;  // taps of `in_place`
 
 // Channels first: output rows of one channel straight from its planes, zero padding, dilation 1.
@@ -72,7 +74,8 @@ struct Depthwise {
     void (*plane)(const PlaneRows<T>&);
     // Square kernels of 3 and 5, stride 1 and 2; one and two rows and columns of taps, stride 1.
     void (*in_place)(const PlaneInPlace<T>&, int64_t rows, int64_t columns, int64_t stride);
-    // Any tap columns. Two rows at once for square kernels of 3, 5 .. `paired`, stride and dilation 1.
+    // Any tap columns. Two rows at once for square kernels of 3, 5 .. `paired`, stride and dilation 1, and
+    // for any of more than kWideTaps tap columns where `paired` is as many.
     int paired;
     void (*run)(const ChannelRun<T>&);
     // One pixel with any taps.

@@ -89,7 +89,7 @@ bool depthwise_tiled(const ConvProblem& p, DType dtype) {
     const bool phases = stride == 1 && p.out_size[2] >= 4 * p.dilation[2] &&
                         (p.mode == PadMode::constant || !p.reads_padding());
     return (p.dilation[2] == 1 || phases) &&
-           (taps == 3 || taps == 5 ? stride <= 2 : taps == 7 && taps <= paired && stride == 1);
+           (taps == 3 || taps == 5 ? stride <= 2 : taps >= kWideTaps && paired == kWideTaps && stride == 1);
 }
 
 template std::unique_ptr<ConvKernel> make_depthwise_last<float>(const ConvProblem&);

@@ -4,7 +4,9 @@
 // sixteen registers), so that a loaded input vector serves all tap columns and two tap rows: 40 loads and 18
 // weights for 144 multiply-adds. A load that lies in two cache lines takes twice as long: see lanes_before
 // (batch of one, in L2: 240 channels at 28 x 28, 5x5, stride 2 37 to 25 us, 672 at 14 x 14 60 to 47, 3x3 192
-// at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53.
+// at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53. More than seven tap columns are
+// added seven at a time: 9x9 with 512 channels at 7 x 7 83 to 23 us, 13x13 with 1024 at 7 x 7 220 to 76,
+// 11x11 with 96 at 56 x 56 1.35 ms to 0.62.
 // Tried and dropped: cutting 32 channels into three vectors instead of two (105 to 118 us at 112 x 112).
 #pragma once
 
@@ -27,17 +29,21 @@ constexpr int64_t kWeightsInL1 = 24 << 10;  // bytes
 template <class T>
 constexpr int kPaired = kRegisters >= 32 && sizeof(T) == 4 ? (kVectorBytes == 64 ? 7 : 5) : 0;
 
-// Lanes from a cache line's begin to the first channel. Where pixels are whole lines apart, channels are cut
-// into vectors so that none of them but the first and the last, which are masked, lies in two lines. Three
-// taps or less read little more than they write, and writing across lines is dearer.
-template <class T, int K>
-int64_t lanes_before(const ChannelRun<T>& c) {
+// Lanes from a cache line's begin to the first channel at `at`. Where pixels are whole lines apart, channels
+// are cut into vectors so that none of them but the first and the last, which are masked, lies in two lines.
+template <class T>
+int64_t lanes_before(const ChannelRun<T>& c, const T* at) {
     constexpr int L = kLanes<T>;
     if (kVectorBytes < 64 || c.pixel % L != 0 || c.out_pixel % L != 0 || c.channels < 4 * L) return 0;
-    const T* at = c.out;
-    for (int64_t i = 0; K > 3 && i < c.rows; i++)
-        if (c.tap_rows[i] != nullptr) at = c.tap_rows[i];
     return static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) / sizeof(T)) % L;
+}
+
+// Some tap row that is read.
+template <class T>
+const T* tap_row(const ChannelRun<T>& c) {
+    for (int64_t i = 0; i < c.rows; i++)
+        if (c.tap_rows[i] != nullptr) return c.tap_rows[i];
+    return c.out;
 }
 
 template <class V>
@@ -62,36 +68,50 @@ FASTCONV_INLINE void store_pixels(const ChannelRun<T>& c, V (&sum)[R][P], int64_
 }
 
 // P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of
-// the first).
-template <class T, int K, int S, int R, int P>
+// the first). K tap columns; `Wide`: more, K at a time and the rest one by one.
+template <class T, int K, int S, int R, int P, bool Wide>
 FASTCONV_INLINE void run_block(const ChannelRun<T>& c, int64_t first, int64_t channel) {
-    static_assert(R == 1 || S == 1);
+    static_assert(S == 1 || (R == 1 && !Wide));
     using V = vec<T, kLanes<T>>;
     const auto m = channel_mask<V>(channel, c.channels);
     const int64_t pixel = c.pixel, low = c.pad_left - first * S, high = low + c.in_columns;
+    const int64_t taps = Wide ? c.tap_columns : K;
     V sum[R][P] = {};
     const T* w = c.w + channel;
-    const auto add_row = [&](auto from, auto to, const T* row) __attribute__((always_inline)) {
-        constexpr int From = decltype(from)::value, To = decltype(to)::value;
-        if (row == nullptr) return;
-        const T* x = row - low * pixel + channel;
-        V weight[R][K];
+    // Some tap columns from `tap` on, of one input row.
+    const auto add_taps = [&](auto from, auto to, auto count, const T* row,
+                              int64_t tap) __attribute__((always_inline)) {
+        constexpr int From = decltype(from)::value, To = decltype(to)::value, N = decltype(count)::value;
+        const T* x = row + (tap - low) * pixel + channel;
+        const int64_t begin = low - tap, end = high - tap;
+        V weight[R][N];
 #pragma GCC unroll 2
         for (int r = From; r < To; r++)
 #pragma GCC unroll 8
-            for (int kw = 0; kw < K; kw++) weight[r][kw] = load<V>(w + (kw - (r - From) * K) * c.w_tap, m);
+            for (int kw = 0; kw < N; kw++)
+                weight[r][kw] = load<V>(w + (tap + kw - (r - From) * taps) * c.w_tap, m);
 #pragma GCC unroll 32
-        for (int i = 0; i < (P - 1) * S + K; i++, x += pixel) {
-            if (i < low || i >= high) continue;
+        for (int i = 0; i < (P - 1) * S + N; i++, x += pixel) {
+            if (i < begin || i >= end) continue;
             const V in = load<V>(x, m);
 #pragma GCC unroll 2
             for (int r = From; r < To; r++)
 #pragma GCC unroll 8
                 for (int p = 0; p < P; p++)
-                    if (i - p * S >= 0 && i - p * S < K) sum[r][p] += weight[r][i - p * S] * in;
+                    if (i - p * S >= 0 && i - p * S < N) sum[r][p] += weight[r][i - p * S] * in;
         }
     };
-    const int64_t w_row = K * c.w_tap;
+    const auto add_row = [&](auto from, auto to, const T* row) __attribute__((always_inline)) {
+        if (row == nullptr) return;
+        int64_t tap = 0;
+        do {
+            add_taps(from, to, Int<K>(), row, tap);
+            tap += K;
+        } while (Wide && tap + K <= taps);
+        if constexpr (Wide)
+            for (; tap < taps; tap++) add_taps(from, to, Int<1>(), row, tap);
+    };
+    const int64_t w_row = taps * c.w_tap;
     for (int64_t plane = 0; plane < c.planes; plane++, w += w_row) {
         const T* const* row = c.tap_rows + plane * c.tap_plane;
         add_row(Int<0>(), Int<1>(), *row++);
@@ -156,11 +176,12 @@ void ask_ahead(const ChannelRun<T>& c, int64_t first, int64_t pixels, int64_t sh
 }
 
 // Tiles of P pixels by as many channels as leave their weights in L1, so that lines are read in the order of
-// memory. `block` computes a vector of channels of a tile, from its first pixel on.
-template <class T, int K, int P, class Block>
-FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, const Block& block) {
+// memory. `block` computes a vector of channels of a tile, from its first pixel on; the first vector has
+// `before` lanes less.
+template <class T, int P, class Block>
+FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, int64_t before, const Block& block) {
     constexpr int L = kLanes<T>;
-    const int64_t before = lanes_before<T, K>(c), vectors = (c.channels + before + L - 1) / L;
+    const int64_t vectors = (c.channels + before + L - 1) / L;
     const int64_t most = kWeightsInL1 / kVectorBytes / (c.planes * c.rows * c.tap_columns),
                   groups = most > 4 ? (vectors + most - 1) / most : (vectors + 3) / 4;
     const int64_t wide = (vectors + groups - 1) / groups * L;
@@ -175,21 +196,26 @@ FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, const Block& block) {
         }
 }
 
-template <class T, int K, int S, int R, int P>
+// Lines are those of the outputs with three taps or less, which read little more than they write, and writing
+// across lines is dearer. Where every load serves five taps and more, one vector more is what costs (7x7, 64
+// channels at 56 x 56 169 to 146 us, 96 254 to 238).
+template <class T, int K, int S, int R, int P, bool Wide = false>
 FASTCONV_INLINE void run_own(const ChannelRun<T>& c) {
-    run_tiles<T, K, P>(c, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
-        run_block<T, K, S, R, P>(c, first, channel);
+    const int64_t before = K <= 3 ? lanes_before(c, c.out) : S > 1 ? lanes_before(c, tap_row(c)) : 0;
+    run_tiles<T, P>(c, before, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
+        run_block<T, K, S, R, P, Wide>(c, first, channel);
     });
 }
 
 template <class T, int P>
 FASTCONV_INLINE void any_row(const ChannelRun<T>& c) {
     const int64_t reach = (c.tap_columns - 1) * c.dilation;
-    run_tiles<T, 7, P>(c, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
-        const int64_t low = first * c.stride - c.pad_left, high = low + (P - 1) * c.stride + reach;
-        low >= 0 && high < c.in_columns ? any_block<T, P, true>(c, first, channel)
-                                        : any_block<T, P, false>(c, first, channel);
-    });
+    run_tiles<T, P>(
+        c, lanes_before(c, tap_row(c)), [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
+            const int64_t low = first * c.stride - c.pad_left, high = low + (P - 1) * c.stride + reach;
+            low >= 0 && high < c.in_columns ? any_block<T, P, true>(c, first, channel)
+                                            : any_block<T, P, false>(c, first, channel);
+        });
 }
 
 template <class T>
@@ -200,7 +226,7 @@ void run_any(const ChannelRun<T>& c) {
 
 // Tiles of seven pixels, where there are registers for two rows, if eight need as many tiles or some are
 // left: rows of 7, 14, 28, 56 and 112. False where the row is too narrow.
-template <class T, int K, int S, int R>
+template <class T, int K, int S, int R, bool Wide>
 bool run_row(const ChannelRun<T>& c) {
     constexpr int most = K == 7 ? 7 : kRegisters >= 32 || kVectorBytes == 32 ? 8 : 4;
     if constexpr (kPaired<T> > 0 && (R == 2 || S == 2) && K < 7)
@@ -209,17 +235,17 @@ bool run_row(const ChannelRun<T>& c) {
     if constexpr (sizeof(T) == 4 && R == 1 && S == 1 && most == 8)
         if (c.pixels >= 4 && c.pixels < most) return run_own<T, K, S, R, 4>(c), true;
     if (c.pixels < most) return false;
-    return run_own<T, K, S, R, most>(c), true;
+    return run_own<T, K, S, R, most, Wide>(c), true;
 }
 
-template <class T, int K, int S>
+template <class T, int K, int S, bool Wide = false>
 void run_all(const ChannelRun<T>& c) {
     if constexpr (S == 1 && K <= kPaired<T>)
-        if (c.out_rows == 2 && run_row<T, K, S, 2>(c)) return;
+        if (c.out_rows == 2 && run_row<T, K, S, 2, Wide>(c)) return;
     ChannelRun<T> row = c;
     row.out_rows = 1;
     for (int64_t r = 0; r < c.out_rows; r++) {
-        if (!run_row<T, K, S, 1>(row)) run_any<T>(row);
+        if (!run_row<T, K, S, 1, Wide>(row)) run_any<T>(row);
         row.tap_rows++;
         row.out += c.out_row;
         if (row.add != nullptr) row.add += c.out_row;
@@ -233,7 +259,7 @@ void channel_run(const ChannelRun<T>& c) {
         if (taps == 3) return run_all<T, 3, 1>(c);
         if (taps == 5) return run_all<T, 5, 1>(c);
         if constexpr (kPaired<T> == 7)
-            if (taps == 7) return run_all<T, 7, 1>(c);
+            if (taps >= 7) return taps == 7 ? run_all<T, 7, 1>(c) : run_all<T, 7, 1, true>(c);
     } else if (c.dilation == 1 && c.stride == 2) {
         if (taps == 3) return run_all<T, 3, 2>(c);
         if (taps == 5) return run_all<T, 5, 2>(c);

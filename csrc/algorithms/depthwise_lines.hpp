@@ -49,9 +49,11 @@ class DepthwiseLines {
         }
         const int64_t taps = p_.kernel[2];
         if (s == 1 && zeros && p_.out_size[2] >= 4 * p_.dilation[2]) phases_ = p_.dilation[2];
-        const bool pairs = taps == p_.kernel[1] && taps % 2 == 1 && taps > 1 &&
-                           taps <= depthwise_of<T>().paired && p_.stride[1] == 1 && s == 1 &&
-                           (phases_ > 1 || p_.dilation[2] == 1);
+        const int paired = depthwise_of<T>().paired;
+        const bool square = taps == p_.kernel[1] && taps % 2 == 1 && taps > 1 && taps <= paired,
+                   wide = taps > kWideTaps && paired == kWideTaps;
+        const bool pairs =
+            (square || wide) && p_.stride[1] == 1 && s == 1 && (phases_ > 1 || p_.dilation[2] == 1);
         together_ = pairs ? 2 : 1;
         apart_ = pairs ? p_.dilation[1] : 1;
         if (zeros) return;  // no pixel is done by itself
