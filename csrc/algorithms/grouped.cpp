@@ -315,49 +315,66 @@ std::string why_not_grouped(const ConvProblem& p, DType dtype) {
     return "";
 }
 
-// Rates seen on AVX-512 (peak 232 GFLOP/s), 8 to 16 channels a group: channels first with stride 1 145 on planes of 56 x 56 and
-// 28 x 28, 112 on 14 x 14, 46 on 7 x 7, 71 with stride 2; channels last 85 to 100, and 45 to 60. Direct convolution: 100, 90, 60, 40 and 70.
+namespace {
+
+// Cycles seen in 2,000 random problems (one thread of AVX-512, 1 to 16 channels a group, planes of 1 to 4,000 columns), within
+// a third of what it took for nine in ten of them.
+double cycles_first(const ConvProblem& p, int64_t lanes, int64_t element) {
+    const int64_t parts = ceil_div(p.group_out(), int64_t{kGroupedOutputs}),
+                  most = ceil_div(p.group_out(), parts),
+                  together = most == 1   ? 8
+                             : most == 2 ? 6
+                                         : kGroupedRows;
+    const bool whole = p.out_size[1] >= together;  // else rows go one by one
+    const double pieces = static_cast<double>(p.groups * parts * p.out_size[0]),
+                 columns = static_cast<double>(ceil_div(p.out_size[2], lanes)),
+                 blocks = pieces * columns *
+                          static_cast<double>(whole ? ceil_div(p.out_size[1], together) : p.out_size[1]);
+    const double rows = whole ? static_cast<double>(together) : 1,
+                 outputs = static_cast<double>(p.group_out()) / static_cast<double>(parts),
+                 terms = static_cast<double>(p.group_in() * p.taps());
+    const double lines =
+        static_cast<double>((p.in_channels * p.in_pixels() * parts + p.out_channels * p.out_pixels()) *
+                            element) /
+        64;
+    // A stride sorts every vector it loads.
+    const double multiply = 0.46 * rows * outputs / 2 + 0.7 * (rows + outputs);
+    return 103 * pieces + pieces * columns * static_cast<double>(p.kernel[2]) + 4.5 * lines +
+           blocks * (14 + terms * (multiply * (p.stride[2] > 1 ? 2 : 1) + (whole ? 0 : 0.3)));
+}
+
+double cycles_last(const ConvProblem& p, int64_t lanes, int64_t element) {
+    const double blocks = static_cast<double>(ceil_div(p.groups, groups_together(p, lanes))),
+                 pixels = static_cast<double>(p.out_pixels()), channels = static_cast<double>(p.group_in());
+    const int64_t columns = columns_together(p, lanes, element);
+    const double pieces = static_cast<double>(ceil_div(p.out_size[2], columns)),
+                 rows = static_cast<double>(p.out_size[0] * p.out_size[1]) * pieces,
+                 tap_rows = static_cast<double>(p.kernel[0] * p.kernel[1]);
+    // Rows of one window share what they expand, unless the stride passes over it.
+    const int64_t each = p.stride[1] <= p.kernel[1] ? (p.out_size[1] - 1) * p.stride[1] + p.kernel[1]
+                                                    : p.out_size[1] * p.kernel[1];
+    const double expanded = static_cast<double>(p.out_size[0] * p.kernel[0] * each) * pieces,
+                 reach =
+                     static_cast<double>((columns - 1) * p.stride[2] + (p.kernel[2] - 1) * p.dilation[2] + 1);
+    // Eight columns of expanded rows that L1 does not hold: 7x1 taps of 16 channels.
+    const bool spills =
+        static_cast<size_t>(p.kernel[0] * p.kernel[1] * p.group_in() * lanes * 8 * element) > l1_bytes();
+    const double terms = channels * static_cast<double>(p.taps());
+    return blocks * (pixels * (9 + 0.7 * terms * (spills ? 2 : 1) * (p.stride[2] > 1 ? 1.5 : 1)) +
+                     rows * (6 + 21 * tap_rows) + expanded * (37 + 1.75 * reach * channels) + 3 * terms);
+}
+
+}  // namespace
+
 double predict_grouped(const ConvProblem& p, DType dtype) {
-    const double lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
-    const double outputs = static_cast<double>(p.group_out()), width = static_cast<double>(p.out_size[2]);
-    const bool strided = p.stride[2] > 1;
-    double use, rate, expand = 0;  // what expanding costs, in multiply-adds, for each of them
-    if (p.channels_last) {
-        rate = strided ? 0.2 : 0.4;
-        use = static_cast<double>(groups_together(p, static_cast<int64_t>(lanes))) * outputs / lanes;
-        use *= width < 4 ? 0.35 : width < 8 ? 0.5 : 1;
-        // Eight columns of expanded rows that L1 does not hold: 7x1 taps of 16 channels.
-        const int64_t element = dtype == DType::f32 ? 4 : 8, wide = static_cast<int64_t>(lanes);
-        const int64_t expanded = p.kernel[0] * p.kernel[1] * p.group_in() * wide * 8;
-        use *= static_cast<size_t>(expanded * element) > l1_bytes() ? 0.4 : 1;
-        // Wide windows expand many columns for few: seven taps 14 columns apart, 16 channels, 0.7 ms.
-        const int64_t columns = columns_together(p, wide, element);
-        const int64_t reach = (columns - 1) * p.stride[2] + (p.kernel[2] - 1) * p.dilation[2] + 1;
-        expand = 4 * static_cast<double>(reach) / static_cast<double>(columns * p.taps());
-        use /= 1 + std::max(0.0, expand - 0.5);
-    } else {
-        rate = strided ? 0.42 : 0.88 * width / (width + 4);
-        use = width / (std::ceil(width / lanes) * lanes) * std::min(1.0, 0.3 + 0.175 * outputs);
-        use *= p.out_size[1] < kGroupedRows ? 0.5 : 1;
-        // The planes of a group are read once for every four outputs.
-        const size_t bytes =
-            static_cast<size_t>(p.group_in() * p.in_pixels()) * (dtype == DType::f32 ? 4 : 8);
-        use *= bytes > l2_bytes() / 8 ? 0.8 : 1;
-    }
-    const double seconds = p.flops() / (rate * use * peak_flops(dtype));
-    // Where both do: channels first depthwise kernels are faster by a fifth and more, and chains can join them; channels
-    // last these take 0.5 to 0.75 of their time from 7x7 to 21x21 where those have no tile for so many tap columns.
-    if (p.group_in() == 1 && why_not_depthwise(p, dtype).empty()) {
-        const double other = predict_depthwise(p, dtype);
-        return p.channels_last && p.taps() >= 49 && !depthwise_tiled(p, dtype)
-                   ? std::min(seconds, 0.9 * other)
-                   : std::max(seconds, 1.1 * other);
-    }
-    // Up to so many outputs a group direct convolution leaves lanes empty, more than it is predicted to lose by that.
-    const bool few =
-        p.channels_last ? expand < 1 && 2 * outputs <= lanes && 2 * static_cast<double>(p.group_in()) <= lanes
-                        : outputs < 16 && width >= (strided ? 0.75 : 0.25) * lanes;
-    return few ? std::min(seconds, 0.9 * predict_direct(p, dtype)) : seconds;
+    const int64_t lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes,
+                  element = dtype == DType::f32 ? 4 : 8;
+    const double seconds =
+        (p.channels_last ? cycles_last(p, lanes, element) : cycles_first(p, lanes, element)) * kCycleSeconds;
+    // The usual depthwise kernels can be joined in chains.
+    const bool usual = p.group_in() == 1 && p.group_out() == 1 && p.kernel[1] == p.kernel[2] &&
+                       (p.kernel[2] == 3 || p.kernel[2] == 5);
+    return usual ? std::max(seconds, 1.1 * predict_depthwise(p, dtype)) : seconds;
 }
 
 std::unique_ptr<ConvKernel> make_grouped(const ConvProblem& p, DType dtype) {

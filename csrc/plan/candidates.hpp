@@ -15,6 +15,10 @@ namespace fastconv {
 // Multiply-adds per second of one core at full rate, taken as the denominator of every prediction.
 double peak_flops(DType dtype);
 
+// A cycle of a prediction that was fitted to times (at 3 GHz): what was measured, and the quarter by which the other predictions
+// are too long on the machine that all were fitted on.
+constexpr double kCycleSeconds = 1.25 / 3e9;
+
 // What a job of so many operations takes at the least, as parallel_for wants to know it.
 template <class T>
 double least_seconds(double flops) {

@@ -17,7 +17,7 @@ constexpr int64_t kFewOutputs = 4;         // output channels that leave vectors
 constexpr int64_t kTogether = 1 << 18;     // bytes of the images copied at a time
 constexpr double kMoveSeconds = 0.45e-9;   // for a number that is copied
 constexpr double kPieceSeconds = 25e-9;    // for each matrix that is turned over
-constexpr double kWeightSeconds = 0.3e-9;  // for a weight
+constexpr double kWeightSeconds = 0.1e-9;  // for a weight
 
 // Positions along some axes, with what lies from one to the next where they are read and where they are written.
 struct Walk {

@@ -3,7 +3,7 @@
 // Rows of 2 pixels beside columns of 100, one output channel of an image whose channels come last, three channels a group on
 // planes of 3 x 13: lanes run along what is short there. Copying x and the outputs costs a nanosecond for three numbers and
 // less, a vector with one lane in use ten times the sums. So the longest axis is put last, in the layout that is predicted to
-// be quicker, where the prediction is a fifth better with the copies in it.
+// be quicker, where the prediction is a tenth better with the copies in it.
 //
 // An axis of one pixel that has several outputs (a transposed convolution of a column) meets one tap for each: its outputs
 // become output channels, and zeros are no longer multiplied with the other taps. Such axes stand beside the channels in
