@@ -337,9 +337,12 @@ double cycles_first(const ConvProblem& p, int64_t lanes, int64_t element) {
         static_cast<double>((p.in_channels * p.in_pixels() * parts + p.out_channels * p.out_pixels()) *
                             element) /
         64;
+    // Planes of a group that leave L2 while one column of vectors after the other goes down them.
+    const bool far =
+        static_cast<size_t>((p.group_in() + p.group_out()) * p.in_pixels() * element) > l2_bytes() / 2;
     // A stride sorts every vector it loads.
     const double multiply = 0.46 * rows * outputs / 2 + 0.7 * (rows + outputs);
-    return 103 * pieces + pieces * columns * static_cast<double>(p.kernel[2]) + 4.5 * lines +
+    return 103 * pieces + pieces * columns * static_cast<double>(p.kernel[2]) + (far ? 25 : 4.5) * lines +
            blocks * (14 + terms * (multiply * (p.stride[2] > 1 ? 2 : 1) + (whole ? 0 : 0.3)));
 }
 

@@ -422,7 +422,8 @@ double predict_pointwise(const ConvProblem& problem, DType dtype) {
     if (p.channels_last) return 0.98 * std::min(predict_direct(p, dtype), predict_direct(problem, dtype));
     const PointwiseCycles cycles(p, dtype);
     const double least = panels_pay(p, dtype) ? cycles.panels(p.out_size[2]) : cycles.channels_in_lanes();
-    return least * 4 * cycles.lanes / peak_flops(dtype);
+    const double groups = p.groups > 1 ? 80e-9 * static_cast<double>(p.groups) : 0;  // each begins anew
+    return least * 4 * cycles.lanes / peak_flops(dtype) + groups;
 }
 
 std::unique_ptr<ConvKernel> make_pointwise(const ConvProblem& problem, DType dtype) {
