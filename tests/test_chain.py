@@ -94,7 +94,7 @@ CASES = {
     "stride 3": lambda layout: separable(layout, 64, (58, 56), 16, 4, stride=3),
     "same": lambda layout: separable(layout, 64, (57, 56), 32, 3, stride=2, padding="same"),
     "multiplier": lambda layout: separable(layout, 24, (40, 40), 16, 3, 2, padding=1),
-    "no padding": lambda layout: separable(layout, 3, (9, 8), 5, 3),
+    "no padding": lambda layout: separable(layout, 20, (9, 8), 5, 3),
     "max pooling": lambda layout: Steps(layout, 64, (64, 62)).conv(64, 3, padding=1, activation="relu").pool(
         fastconv.max_pool2d, kernel_size=2),
     "overlapping pooling": lambda layout: Steps(layout, 3, (75, 70)).conv(
