@@ -248,7 +248,9 @@ double seconds_in_rows(const ConvProblem& p) {
     const double peak = peak_flops(sizeof(T) == 4 ? DType::f32 : DType::f64);
     const bool narrow = width < lanes;
     if (depthwise_small_takes<T>(p)) return p.flops() / (0.3 * peak);
-    if (DepthwiseInPlace<T>::takes(p)) return p.flops() / ((narrow ? 0.3 : 0.47) * full * peak);
+    // Each plane begins anew: in random problems a small one took that long whatever it held.
+    const double begins = 60 * kCycleSeconds * static_cast<double>(p.out_channels * p.out_size[0]);
+    if (DepthwiseInPlace<T>::takes(p)) return begins + p.flops() / ((narrow ? 0.3 : 0.47) * full * peak);
     // Copying takes 0.25 ns a value, with strides more; 7x7 to 15x15 on 56 x 56 run at 167 GFLOP/s beside it,
     // on 28 x 28 at 145, on 14 x 14 at 81, on 7 x 7 at 33. Rows that share nothing load each tap by itself.
     const double copied = (p.stride[2] == 1   ? 0.25e-9
@@ -257,7 +259,7 @@ double seconds_in_rows(const ConvProblem& p) {
                           static_cast<double>(p.in_channels * p.in_pixels() * sizeof(T)) / 4;
     const double rate = narrow ? 0.4 : width <= 2 * lanes ? 0.74 : 0.84;
     const bool shared = p.stride[1] == 1 && p.kernel[1] >= 3;
-    return copied + p.flops() / ((shared ? 1.0 : 0.43) * rate * full * peak);
+    return begins + copied + p.flops() / ((shared ? 1.0 : 0.43) * rate * full * peak);
 }
 
 // Seconds channels last. Tap rows that lie in the padding as a whole are left out.
@@ -273,7 +275,14 @@ double seconds_last(const ConvProblem& p, DType dtype) {
                                                                 : 0.4)
                         : taps <= 2               ? 0.4
                                                   : 0.18;
-    return flops / (rate * peak_flops(dtype));
+    // Each row begins anew for every vector of channels, and looks for its tap rows.
+    const int64_t lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
+    const auto rows = static_cast<double>(p.out_size[0] * p.out_size[1]),
+               vectors = static_cast<double>(ceil_div(p.in_channels, lanes)),
+               tap_rows = static_cast<double>(p.kernel[0] * p.kernel[1]);
+    const double begins =
+        depthwise_tiled(p, dtype) ? 77 * vectors + 17 * tap_rows : 41 * vectors + 30 * tap_rows;
+    return flops / (rate * peak_flops(dtype)) + rows * begins * kCycleSeconds;
 }
 
 // Turning a value there and back takes 0.28 to 0.45 ns, with every square that is begun.
@@ -327,7 +336,10 @@ std::string why_not_depthwise(const ConvProblem& p, DType) {
 double predict_depthwise(const ConvProblem& p, DType dtype) {
     const double bytes =
         (dtype == DType::f32 ? 4.0 : 8.0) * (p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels());
-    const double busy = p.channels_last && p.in_channels > 1 ? seconds_last(p, dtype)
+    const int64_t lanes = dtype == DType::f32 ? micro<float>().lanes : micro<double>().lanes;
+    const double filled =
+        static_cast<double>(p.in_channels) / static_cast<double>(round_up(p.in_channels, lanes));
+    const double busy = p.channels_last && p.in_channels > 1 ? seconds_last(p, dtype) / filled
                         : dtype == DType::f32                ? seconds_first<float>(p)
                                                              : seconds_first<double>(p);
     return std::max(busy, bytes / 40e9);
