@@ -8,6 +8,7 @@ from support import REASONS
 
 import fastconv
 from fastconv.bench.random_problems import Cliff, RandomProblem, measure, random_problems, report
+from fastconv.cli import main
 from fastconv.testing import largest_excess
 
 
@@ -54,3 +55,16 @@ def test_report() -> None:
     assert Cliff(drawn, 1.0, 1.0).reason == f"{drawn.algorithm}, int16 is cast, 3 > 2 channels a group, rows of 7"
     measured = measure([p for p in random_problems(30, seed=6) if p.operations < 1e6][:3], seconds=0.001)
     assert [m.quotient for m in measured] == sorted((m.quotient for m in measured), reverse=True)
+
+
+def test_command_tells_all_seeds_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """The distribution of each seed, and that of all of them."""
+    before = fastconv.get_num_threads()
+    try:
+        assert main(["bench", "--cliffs", "2", "--seed", "1,2", "--threads", "1"]) == 0
+    finally:
+        fastconv.set_num_threads(before)
+    told = capsys.readouterr().out
+    assert "seed 1: 2 problems" in told
+    assert "seed 2: 2 problems" in told
+    assert "all seeds: 4 problems" in told

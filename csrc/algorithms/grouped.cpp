@@ -363,7 +363,7 @@ double cycles_last(const ConvProblem& p, int64_t lanes, int64_t element) {
     const bool spills =
         static_cast<size_t>(p.kernel[0] * p.kernel[1] * p.group_in() * lanes * 8 * element) > l1_bytes();
     const double terms = channels * static_cast<double>(p.taps());
-    return blocks * (pixels * (9 + 0.7 * terms * (spills ? 2 : 1) * (p.stride[2] > 1 ? 1.5 : 1)) +
+    return blocks * (pixels * (9 + 0.6 * terms * (spills ? 2 : 1) * (p.stride[2] > 1 ? 1.5 : 1)) +
                      rows * (6 + 21 * tap_rows) + expanded * (37 + 1.75 * reach * channels) + 3 * terms);
 }
 

@@ -213,6 +213,10 @@ def _cliffs(args: argparse.Namespace) -> int:
     for seed, cliffs in found.items():
         print(f"seed {seed}: ", end="")
         print(*cliff_lines(cliffs), sep="\n")
+    if len(found) > 1:
+        together = sorted((cliff for cliffs in found.values() for cliff in cliffs), key=lambda c: -c.quotient)
+        print("all seeds: ", end="")
+        print(*cliff_lines(together), sep="\n")
     return 0
 
 
