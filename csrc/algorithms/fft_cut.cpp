@@ -69,17 +69,17 @@ void add_lengths(FftTiles tiles, int64_t least, int64_t last, std::vector<FftTil
     }
 }
 
-// Of ways along one of three axes those that none beats in length and in work; there are fewer than ten.
-std::vector<FftTiles> worth_trying(std::vector<FftTiles> ways) {
-    std::stable_sort(ways.begin(), ways.end(),
-                     [](const FftTiles& a, const FftTiles& b) { return a.n < b.n; });
+// Of ways along one of three axes those that no shorter one nearly equals in work; there are fewer than ten.
+std::vector<FftTiles> worth_trying(const std::vector<FftTiles>& ways) {
+    const auto work = [](const FftTiles& way) {
+        return static_cast<double>(way.count) * transform_operations(way.n, 1);
+    };
     std::vector<FftTiles> kept;
-    double least = 0;
     for (const FftTiles& way : ways) {
-        const double work = static_cast<double>(way.count) * transform_operations(way.n, 1);
-        if (least != 0 && work > 0.9 * least) continue;
-        least = work;
-        kept.push_back(way);
+        bool beaten = false;
+        for (const FftTiles& other : ways) beaten |= other.n < way.n && 0.9 * work(other) < work(way);
+        for (const FftTiles& other : kept) beaten |= other.n == way.n && work(other) <= work(way);
+        if (!beaten) kept.push_back(way);
     }
     return kept;
 }
@@ -120,7 +120,7 @@ std::vector<FftTiles> ways_of(const ConvProblem& p, int a, int64_t last = 1) {
         add_lengths(tiles, tiles.inputs, last, ways);
         if (tiles.count == 1) break;
     }
-    return p.has_depth() ? worth_trying(std::move(ways)) : ways;
+    return p.has_depth() ? worth_trying(ways) : ways;
 }
 
 // An axis without a transform: each of its outputs sees one input.
