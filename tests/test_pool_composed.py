@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from support import function, pairs
+from support import REASONS, function, pairs
 
 import fastconv
 from fastconv.testing import POOL_CASES, PoolCase, assert_close, tolerance, values
@@ -132,3 +132,37 @@ def test_global_means_of_many_pixels(backend: str, layout: str, shape: tuple[int
     assert_close(fastconv.global_max_pool(x, layout=layout, backend=backend), x.max(axis=axes, keepdims=True))
     assert_close(fastconv.adaptive_avg_pool2d(x, 1, layout=layout, backend=backend), expected, 1e-6)  # a kept call
     assert fastconv.adaptive_avg_pool2d(x, (1, shape[axes[1]]), layout=layout, backend=backend).size > expected.size
+
+
+@pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
+@pytest.mark.parametrize("seed", range(24))
+def test_unequal_windows(seed: int) -> None:
+    """Adaptive windows of unequal sizes, compiled: as axis by axis in NumPy, the same bits on any number of threads."""
+    rng = np.random.default_rng(seed)
+    rank = int(rng.integers(1, 4))
+    size, out = rng.integers(3, 18, rank).tolist(), tuple(rng.integers(2, 11, rank).tolist())
+    n, c = int(rng.integers(1, 3)), int(rng.choice([1, 3, 16, 37]))
+    layout = (None, "NWC", "NHWC", "NDHWC")[rank] if seed % 2 else None
+    dtype = np.dtype(("f4", "f8", "f2", "u1", "f4", "i8")[seed % 6])
+    x = rng.integers(0, 5, (n, *size, c) if layout else (n, c, *size)).astype(dtype)
+    if dtype.kind == "f":
+        x[rng.random(x.shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf])
+    for kind in ("max", "avg"):
+        forward = getattr(fastconv, f"adaptive_{kind}_pool{rank}d")
+        expected = forward(x, out, layout=layout, backend="numpy")
+        dy = rng.integers(-8, 9, expected.shape).astype(np.float32)
+        wide = 0 if kind == "max" else 1e-2 if dtype == np.float16 else 1e-5
+        backward = getattr(fastconv, f"adaptive_{kind}_pool{rank}d_backward")
+        rules = [{"ties": ties} for ties in ("first", "all", "split")] if kind == "max" else [{}]
+        seen = []
+        for threads in (1, 3):
+            fastconv.set_num_threads(threads)
+            found = [forward(x, out, layout=layout, backend="cpp")]
+            assert found[0].dtype == expected.dtype
+            np.testing.assert_allclose(found[0], expected, rtol=wide, atol=wide)
+            for rule in rules:
+                found.append(backward(dy, x, out, layout=layout, backend="cpp", **rule))
+                gradient = backward(dy, x, out, layout=layout, backend="numpy", **rule)
+                np.testing.assert_allclose(found[-1], gradient, rtol=1e-5, atol=1e-2 if dtype == np.float16 else 1e-4)
+            seen.append([y.tobytes() for y in found])
+        assert seen[0] == seen[1]

@@ -18,6 +18,10 @@ struct Covering {
     int64_t first, last;
 };
 FASTCONV_INLINE Covering covering(const PoolShape& s, int axis, int64_t i) {
+    if (s.adaptive) {
+        const int64_t in = s.in[axis], out = s.out[axis];
+        return {i * out / in, ((i + 1) * out + in - 1) / in};
+    }
     const int64_t q = i + s.before[axis], k = s.kernel[axis], st = s.stride[axis];
     const int64_t first = q < k ? 0 : (q - k) / st + 1, last = q / st + 1;
     return {first, last < s.out[axis] ? last : s.out[axis]};
@@ -131,6 +135,7 @@ void spread_row(const PoolShape& s, const SumRow& layout, const T* v, T* to, T* 
 
 template <class T>
 void backward_by_position(const PoolShape& s, Divisors counts, const T* dy, T* dx, const PoolPart& part) {
+    using V = vec<T, kLanes<T>>;
     const int64_t u = s.unit();
     for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
         const T* const g = dy + slab * s.out_volume() * u;
@@ -139,16 +144,16 @@ void backward_by_position(const PoolShape& s, Divisors counts, const T* dy, T* d
             const Covering d = covering(s, 0, row / s.in[1]), h = covering(s, 1, row % s.in[1]);
             for (int64_t iw = 0; iw < s.in[2]; iw++, to += u) {
                 const Covering w = covering(s, 2, iw);
-                for (int64_t c = 0; c < u; c++) {
-                    T sum = T(0);
+                each_vector<V>(u, [&](int64_t c, auto lanes) {
+                    V sum{};
                     for (int64_t a = d.first; a < d.last; a++)
                         for (int64_t b = h.first; b < h.last; b++)
                             for (int64_t e = w.first; e < w.last; e++)
                                 if (const int64_t count = counts[0][a] * counts[1][b] * counts[2][e])
-                                    sum += g[((a * s.out[1] + b) * s.out[2] + e) * u + c] /
-                                           static_cast<T>(count);
-                    to[c] = sum;
-                }
+                                    sum += load<V>(g + ((a * s.out[1] + b) * s.out[2] + e) * u + c, lanes) /
+                                           broadcast<V>(static_cast<T>(count));
+                    store(to + c, sum, lanes);
+                });
             }
         }
     }
@@ -261,6 +266,7 @@ void backward(const PoolShape& s, Divisors counts, const void* dy, void* dx, con
     const T* const g = static_cast<const T*>(dy);
     T* const to = static_cast<T*>(dx);
     const SumRow layout(s);
+    if (s.adaptive) return backward_by_position(s, counts, g, to, part);
     if (is_whole(s)) {
         const T divisor = static_cast<T>(counts[0][0] * counts[1][0] * counts[2][0]);
         for (int64_t slab = part.slab0; slab < part.slab1; slab++)

@@ -16,6 +16,7 @@
 #include "algorithms/max_pool_flat.hpp"
 #include "algorithms/max_pool_kernels.hpp"
 #include "algorithms/max_pool_rows.hpp"
+#include "algorithms/max_pool_scattered.hpp"
 #include "algorithms/max_pool_separable.hpp"
 #include "algorithms/pool_forward.hpp"
 
@@ -291,6 +292,7 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
               void* scratch) {
     const T *const g = static_cast<const T*>(dy), *const from = static_cast<const T*>(x);
     T* const to = static_cast<T*>(dx);
+    if (s.adaptive) return backward_scattered(s, ties, g, from, to, part);
     if (ties == Ties::first && is_whole(s)) return backward_whole(s, g, from, to, part);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
     if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);

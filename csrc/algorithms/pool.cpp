@@ -244,7 +244,12 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t rows = s.in[0] * s.in[1], bytes = traffic(s, batch, pool_type_bytes(type), 4);
-    if (!by_vectors(s, type)) {
+    if (s.adaptive && turned_planes(s, PoolPass::max_gradient, pool_type_bytes(type)) == 0) {
+        return for_each_part(s, batch, rows, false, true, bytes, [&](const PoolPart& part) {
+            kernels.backward[t](s, ties, dy, x, dx, part, nullptr);
+        });
+    }
+    if (!s.adaptive && !by_vectors(s, type)) {
         return for_each_part(s, batch, rows, false, true, bytes, [&](const PoolPart& part) {
             (type == PoolType::f32 ? plain_backward<float> : plain_backward<double>)(s, ties, dy, x, dx,
                                                                                      part);
@@ -252,7 +257,7 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
     }
     if (const int64_t together = turned_planes(s, PoolPass::max_gradient, pool_type_bytes(type));
         together > 0) {
-        const int64_t each = kernels.gradient_scratch[t](channels_last(s, together));
+        const int64_t each = s.adaptive ? 0 : kernels.gradient_scratch[t](channels_last(s, together));
         return with_type(type, [&](auto number) {
             using T = decltype(number);
             const TurnedArrays<T> arrays{static_cast<const T*>(dy),

@@ -233,6 +233,7 @@ inline bool is_whole(const PoolShape& s) {
 // Whether forward_positions is the way: for channels last where a direct window costs no more loads than
 // rows, and for windows so far apart or so dilated that a padded row would be out of proportion.
 inline bool is_by_position(const PoolShape& s) {
+    if (s.adaptive) return true;
     const int64_t reach = (s.out[2] - 1) * s.stride[2] + s.span(2) + s.before[2];
     if (reach > 8 * (s.in[2] + s.out[2]) + 4096) return true;
     if (!s.channels_last || s.channels < 8) return false;

@@ -12,6 +12,8 @@ struct PoolShape {
     bool channels_last;
     int64_t channels;
     int64_t in[3], kernel[3], stride[3], dilation[3], before[3], out[3];
+    // Window o of an axis reaches from floor(o * in / out) to ceil((o + 1) * in / out), whatever kernel and stride say.
+    bool adaptive = false;
 
     int64_t unit() const { return channels_last ? channels : 1; }  // elements between neighbours along W
     int64_t in_volume() const { return in[0] * in[1] * in[2]; }
@@ -35,6 +37,10 @@ struct Taps {
 // Always inlined: files of every instruction set share this header, and the linker must have nothing to
 // merge.
 static inline __attribute__((always_inline)) Taps taps_of(const PoolShape& s, int axis, int64_t o) {
+    if (s.adaptive) {
+        const int64_t in = s.in[axis], out = s.out[axis], first = o * in / out;
+        return {first, 0, ((o + 1) * in + out - 1) / out - first};
+    }
     const int64_t start = o * s.stride[axis] - s.before[axis], d = s.dilation[axis],
                   room = s.in[axis] - start;
     if (d == 1) {  // the usual case, without a division

@@ -50,7 +50,7 @@ Nanoseconds predict(const PoolShape& s, PoolPass pass) {
 
 int64_t turned_planes(const PoolShape& s, PoolPass pass, int64_t item) {
     if (s.channels_last || s.channels < 8 || s.out_volume() <= 1) return 0;
-    const Nanoseconds ns = predict(s, pass);
+    const Nanoseconds ns = s.adaptive ? Nanoseconds{2, 1} : predict(s, pass);
     if (ns.by_rows < 1.15 * ns.by_lanes) return 0;
     const int64_t lanes = 64 / item, room = static_cast<int64_t>(l2_bytes()) / 2;
     const int64_t plane = (s.in_volume() * (pass == PoolPass::max_gradient ? 2 : 1) + s.out_volume()) * item;

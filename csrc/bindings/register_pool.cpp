@@ -225,14 +225,15 @@ void register_pool(py::module_& m) {
         m, "Pool", "One pooling geometry, for arrays (N, C, D, H, W) or (N, D, H, W, C).")
         .def(py::init([](bool channels_last, int64_t channels, const Three& in_size, const Three& kernel,
                          const Three& stride, const Three& dilation, const Three& before,
-                         const Three& out_size, const WindowCountArrays& counts) {
-                 return Pool(window_shape(channels_last, channels, in_size, kernel, stride, dilation, before,
-                                          out_size),
-                             counts);
+                         const Three& out_size, const WindowCountArrays& counts, bool adaptive) {
+                 PoolShape shape = window_shape(channels_last, channels, in_size, kernel, stride, dilation,
+                                                before, out_size);
+                 shape.adaptive = adaptive;
+                 return Pool(shape, counts);
              }),
              py::arg("channels_last"), py::arg("channels"), py::arg("in_size"), py::arg("kernel"),
              py::arg("stride"), py::arg("dilation"), py::arg("before"), py::arg("out_size"),
-             py::arg("counts"))
+             py::arg("counts"), py::arg("adaptive"))
         .def("max", &Pool::max, py::arg("x"), py::arg("out"), py::arg("indices") = py::none())
         .def("max_backward", &Pool::max_backward, py::arg("grad_output"), py::arg("x"), py::arg("ties"),
              py::arg("dx"))

@@ -95,7 +95,7 @@ class PoolGeometry:
     """A pooling without batch size; windows may reach past the padding where ``ceil_mode`` rounded up.
 
     ``count_include_pad`` tells whether an average divides by the padding inside its window too (never by what
-    ``ceil_mode`` adds); maxima ignore it.
+    ``ceil_mode`` adds); maxima ignore it. An ``adaptive`` one has its :func:`adaptive_windows` instead.
     """
 
     rank: int
@@ -108,6 +108,7 @@ class PoolGeometry:
     padding: Pairs
     count_include_pad: bool
     out_size: Size
+    adaptive: bool = False
 
     def x_shape(self, batch: int) -> tuple[int, ...]:
         """Shape of the input in this geometry's layout, five axes."""
@@ -123,14 +124,14 @@ class PoolGeometry:
 
     def window_counts(self, axis: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """For each output position along one spatial axis: the positions that an average divides by."""
-        n, (lo, hi) = self.in_size[axis], self.padding[axis]
+        if self.adaptive:
+            return np.diff(adaptive_windows(self.in_size[axis], self.out_size[axis]))[:, 0]
+        n, (lo, hi), kernel, dilation = self.in_size[axis], self.padding[axis], self.kernel[axis], self.dilation[axis]
         first, last = (-lo, n + hi) if self.count_include_pad else (0, n)
-        kernel, dilation = self.kernel[axis], self.dilation[axis]
         start = np.arange(self.out_size[axis], dtype=np.int64) * self.stride[axis] - lo
         # The taps before a position are as many as dilation steps lead up to it, rounded up.
-        before_last, before_first = (np.clip(-((start - end) // dilation), 0, kernel) for end in (last, first))
-        counts: np.ndarray[Any, np.dtype[np.int64]] = before_last - before_first
-        return counts
+        before_last, before_first = [np.clip(-((start - end) // dilation), 0, kernel) for end in (last, first)]
+        return before_last - before_first
 
     def _data_shape(self, batch: int, size: Size) -> tuple[int, ...]:
         return (batch, *size, self.channels) if self.channels_last else (batch, self.channels, *size)

@@ -137,6 +137,7 @@ class Backend(abc.ABC):
     fuses_add: ClassVar[bool] = False
     fuses_transposed: ClassVar[bool] = False  # bias and its activations, in a transposed convolution
     max_pool_dtypes: ClassVar[tuple[np.dtype[Any], ...]] = FLOATS
+    adaptive_windows: ClassVar[bool] = False  # pooling over windows of unequal sizes; else ops reduces them one by one
     # what is promised of results and processes; the tests hold every backend to what it publishes
     fork_safe: ClassVar[bool] = True
     thread_deterministic: ClassVar[bool] = True

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..backends.protocol import Array
+from ..backends import registry
+from ..backends.protocol import Array, Backend
 from ..errors import GeometryError, UnknownNameError
 from ..geometry import adaptive_windows, check_size, ntuple, pool_geometry
 from ._arrays import check_grad, float_dtype, kernel_dtype, native, new_or_checked, real_array
-from ._pool_calls import avg_pool, avg_pool_backward, check_ties, max_pool, max_pool_backward
+from ._pool_calls import (
+    Average,
+    AverageBackward,
+    Max,
+    MaxBackward,
+    avg_pool,
+    avg_pool_backward,
+    check_ties,
+    max_pool,
+    max_pool_backward,
+)
 from ._repeated import Repeated, call_key
 
 __all__ = ["adaptive", "adaptive_backward", "global_pool", "global_pool_backward"]
+
+CallT = TypeVar("CallT", Max, MaxBackward, Average, AverageBackward)
 
 _FEW = 8  # so many positions of a window are added one by one: np.add.reduce of 2 or 3 takes four times as long
 _RANKS = {"NCW": 1, "NWC": 1, "NCHW": 2, "NHWC": 2, "NCDHW": 3, "NDHWC": 3}
@@ -47,6 +61,22 @@ class _Windows:
         self.alike = all(len(a) == 1 for a in (*lengths, *steps)) and all(min(s) > 0 for s in steps)
         self.kernel = tuple(max(a) for a in lengths)
         self.stride = tuple(max(s) for s in steps)
+        kernel, out_size = ((*(1,) * (3 - rank), *sizes) for sizes in (self.kernel, outs))
+        self.geometry = replace(
+            whole,
+            kernel=(kernel[0], kernel[1], kernel[2]),
+            out_size=(out_size[0], out_size[1], out_size[2]),
+            adaptive=True,
+        )
+        self.calls: dict[Any, Any] = {}  # on this geometry, by what is computed, backend and dtypes
+
+    def call(self, make: type[CallT], func: str, backend: Backend, *given: Any) -> CallT:
+        """What runs a pooling of these windows on a backend that takes them."""
+        key = make, func, backend, given
+        if key not in self.calls:
+            self.calls[key] = make(func, self.geometry, backend, *given)
+        found: CallT = self.calls[key]
+        return found
 
     def along(self, array: Array, axis: int, start: int, stop: int) -> Array:
         """A view of one range of one spatial axis."""
@@ -100,6 +130,11 @@ def adaptive(
         if kind == "max":
             return max_pool(rank, x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)[0]
         return avg_pool(rank, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    if runs_on.adaptive_windows:
+        if kind == "max":
+            return w.call(Max, func, runs_on, x.dtype)(x, out, None, False)[0]
+        return w.call(Average, func, runs_on, (x.dtype, float_dtype(x)))(x, out)
     if kind == "max":
         out = new_or_checked(func, out, w.shape, x.dtype.newbyteorder("="), (x,))
         out[...] = w.reduce(x, np.logical_or if x.dtype.kind == "b" else np.maximum)
@@ -129,6 +164,12 @@ def adaptive_backward(
             )
         return avg_pool_backward(rank, gradient, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
     result = float_dtype(gradient, x)
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    if runs_on.adaptive_windows:
+        given = (gradient.dtype, x.dtype, result)
+        if kind == "max":
+            return w.call(MaxBackward, func, runs_on, given, ties)(gradient, x, out)
+        return w.call(AverageBackward, func, runs_on, given)(gradient, x, out)
     out = new_or_checked(func, out, x.shape, result, (gradient, x))
     dy = gradient.astype(kernel_dtype(result))
     with np.errstate(all="ignore"):

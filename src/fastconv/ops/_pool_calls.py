@@ -14,7 +14,10 @@ from ..geometry import PoolGeometry, pool_geometry
 from ._arrays import Frame, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
 from ._repeated import Repeated, call_key
 
-__all__ = ["avg_pool", "avg_pool_backward", "check_ties", "least", "max_pool", "max_pool_backward"]
+__all__ = [
+    "Average", "AverageBackward", "Max", "MaxBackward", "avg_pool", "avg_pool_backward", "check_ties", "least",
+    "max_pool", "max_pool_backward",
+]  # fmt: skip
 
 _INT64 = np.dtype(np.int64)
 Dtypes = tuple[np.dtype[Any], ...]
@@ -51,7 +54,7 @@ def _exact_route(backend: Backend, dtype: np.dtype[Any]) -> np.dtype[Any] | None
     return None
 
 
-class _Max:
+class Max:
     """Max pooling of one geometry and dtype; whatever the backend lacks goes by an exact detour."""
 
     def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, dtype: np.dtype[Any]) -> None:
@@ -110,7 +113,7 @@ class _Max:
             view[...] = into
 
 
-class _MaxBackward:
+class MaxBackward:
     """The gradient of a max pooling."""
 
     def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes, ties: str) -> None:
@@ -138,7 +141,7 @@ class _MaxBackward:
         return out
 
 
-class _Average:
+class Average:
     """Average pooling of one geometry."""
 
     def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes) -> None:
@@ -160,7 +163,7 @@ class _Average:
         return out
 
 
-class _AverageBackward:
+class AverageBackward:
     """The gradient of an average pooling."""
 
     def __init__(self, func: str, geometry: PoolGeometry, backend: Backend, given: Dtypes) -> None:
@@ -183,10 +186,10 @@ class _AverageBackward:
         return out
 
 
-_max = Repeated[_Max]()
-_max_backward = Repeated[_MaxBackward]()
-_average = Repeated[_Average]()
-_average_backward = Repeated[_AverageBackward]()
+_max = Repeated[Max]()
+_max_backward = Repeated[MaxBackward]()
+_average = Repeated[Average]()
+_average_backward = Repeated[AverageBackward]()
 
 
 # ------------------------------------------------------------------------- any rank, from arguments to a call
@@ -218,7 +221,7 @@ def max_pool(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
             layout=layout,
         )  # fmt: skip
-        call = _Max(func, geometry, runs_on, x.dtype)
+        call = Max(func, geometry, runs_on, x.dtype)
         _max.keep(key, settings, call)
     return call(x, out, indices, with_indices)
 
@@ -243,7 +246,7 @@ def max_pool_backward(
             layout=layout,
         )  # fmt: skip
         given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
-        call = _MaxBackward(func, geometry, runs_on, given, ties)
+        call = MaxBackward(func, geometry, runs_on, given, ties)
         _max_backward.keep(key, settings, call)
     return call(grad_output, x, out)
 
@@ -266,7 +269,7 @@ def avg_pool(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
-        call = _Average(func, geometry, runs_on, (x.dtype, float_dtype(x)))
+        call = Average(func, geometry, runs_on, (x.dtype, float_dtype(x)))
         _average.keep(key, settings, call)
     return call(x, out)
 
@@ -290,6 +293,6 @@ def avg_pool_backward(
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
         given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
-        call = _AverageBackward(func, geometry, runs_on, given)
+        call = AverageBackward(func, geometry, runs_on, given)
         _average_backward.keep(key, settings, call)
     return call(grad_output, x, out)

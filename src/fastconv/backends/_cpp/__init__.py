@@ -36,6 +36,7 @@ class CppBackend(ConvKernels, GradKernels, PoolKernels, PadKernels, TrainingKern
     fuses_transposed = True
     any_strides = False
     max_pool_dtypes = MAX_POOL_DTYPES
+    adaptive_windows = True
 
     def set_num_threads(self, count: int) -> None:
         """Use at most ``count`` threads, the caller among them."""

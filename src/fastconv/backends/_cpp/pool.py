@@ -27,6 +27,7 @@ def _prepared(geometry: PoolGeometry, counted: bool) -> _core.Pool:
     return _core.Pool(
         geometry.channels_last, geometry.channels, geometry.in_size, geometry.kernel, geometry.stride,
         geometry.dilation, (padding[0][0], padding[1][0], padding[2][0]), geometry.out_size, counts,
+        geometry.adaptive,
     )  # fmt: skip
 
 
