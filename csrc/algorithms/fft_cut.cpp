@@ -69,19 +69,22 @@ void add_lengths(FftTiles tiles, int64_t least, int64_t last, std::vector<FftTil
     }
 }
 
-// Of ways along one of three axes those that no shorter one nearly equals in work; there are fewer than ten.
+// Of ways along one of three axes those that take clearly less work than all shorter ones; there are fewer than ten.
 std::vector<FftTiles> worth_trying(const std::vector<FftTiles>& ways) {
     const auto work = [](const FftTiles& way) {
         return static_cast<double>(way.count) * transform_operations(way.n, 1);
     };
     std::vector<FftTiles> kept;
-    for (const FftTiles& way : ways) {
-        bool beaten = false;
-        for (const FftTiles& other : ways) beaten |= other.n < way.n && 0.9 * work(other) < work(way);
-        for (const FftTiles& other : kept) beaten |= other.n == way.n && work(other) <= work(way);
-        if (!beaten) kept.push_back(way);
+    for (int64_t n = 0;;) {
+        const FftTiles* next = nullptr;
+        for (const FftTiles& way : ways) {
+            if (way.n <= n || (next != nullptr && way.n > next->n)) continue;
+            if (next == nullptr || way.n < next->n || work(way) < work(*next)) next = &way;
+        }
+        if (next == nullptr) return kept;
+        n = next->n;
+        if (kept.empty() || work(*next) <= 0.9 * work(kept.back())) kept.push_back(*next);
     }
-    return kept;
 }
 
 // Ways to do axis a: whole, or in tiles of every length that is worth it; transforms end with a stage of radix `last`.
