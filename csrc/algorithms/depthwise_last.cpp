@@ -67,8 +67,8 @@ class DepthwiseLast final : public ConvKernel {
         if (args.add != nullptr) a.add = static_cast<const T*>(args.add) + at;
         a.activation = args.activation;
         const int64_t values = args.batch * p_.in_channels * (p_.in_pixels() + p_.out_pixels());
-        a.asked = static_cast<size_t>(values) * sizeof(T) >= kAskedBytes && args.place == nullptr &&
-                  channels.size() == p_.in_channels;
+        a.asked = (args.past_caches || static_cast<size_t>(values) * sizeof(T) >= kAskedBytes) &&
+                  args.place == nullptr && channels.size() == p_.in_channels;
         return a;
     }
 

@@ -125,8 +125,8 @@ class Chain {
                   char* out) const;
     void run_pass(const Pass& pass, const ChainArgs& args, int64_t batch, const char* x, const char* add,
                   char* out) const;
-    void run_band(const Pass& pass, const Band& band, const ChainArgs& args, const char* x, const char* add,
-                  char* out) const;
+    void run_band(const Pass& pass, const Band& band, const ChainArgs& args, bool past_caches, const char* x,
+                  const char* add, char* out) const;
 
     std::vector<ChainStep> steps_;
     DType dtype_;

@@ -13,6 +13,8 @@ namespace fastconv {
 namespace {
 
 constexpr int64_t kBetween = int64_t{8} << 20;  // bytes between two passes, but one image at least
+// An input of so many bytes is not in the caches when a pass reads it: the next rows are asked for beforehand.
+constexpr int64_t kPastCaches = int64_t{24} << 20;
 
 }  // namespace
 
@@ -141,9 +143,10 @@ void Chain::run_pass(const Pass& pass, const ChainArgs& args, int64_t batch, con
     const auto count = static_cast<int64_t>(bands.size());
     const int64_t x_image = image_in(pass.first) * static_cast<int64_t>(item_),
                   out_image = image_out(pass.last - 1) * static_cast<int64_t>(item_);
+    const bool past_caches = batch * x_image >= kPastCaches;
     const auto run_task = [&](int64_t task) {
         const int64_t n = task / count;
-        run_band(pass, bands[static_cast<size_t>(task % count)], args, x + n * x_image,
+        run_band(pass, bands[static_cast<size_t>(task % count)], args, past_caches, x + n * x_image,
                  add == nullptr ? nullptr : add + n * out_image, out + n * out_image);
     };
     const double worth = work_of(pass) * static_cast<double>(batch) / kTaskWork;
@@ -152,8 +155,8 @@ void Chain::run_pass(const Pass& pass, const ChainArgs& args, int64_t batch, con
 }
 
 // One band of one image; x, add and out are the image's.
-void Chain::run_band(const Pass& pass, const Band& band, const ChainArgs& args, const char* x,
-                     const char* add, char* out) const {
+void Chain::run_band(const Pass& pass, const Band& band, const ChainArgs& args, bool past_caches,
+                     const char* x, const char* add, char* out) const {
     ScratchFrame frame;
     const size_t n = pass.size();
     char* buffers[kMostJoined];
@@ -187,6 +190,7 @@ void Chain::run_band(const Pass& pass, const Band& band, const ChainArgs& args, 
         }
         ConvArgs call = conv_args(step, args.weights[at]);
         call.x = from;
+        call.past_caches = move.stage == 0 && past_caches;
         call.out = to + move.out_row * line;
         if (last && add != nullptr) call.add = add + move.out_row * line;
         if (planes) {

@@ -34,7 +34,7 @@ struct ConvArgs {
     // Null stands for an output without gaps. Only for kernels that place pixels; no add and no activation but a clamp.
     const Placement* place = nullptr;
     bool past_caches =
-        false;  // with `place`: the larger array is so large that its lines are streamed (stream.hpp)
+        false;  // the larger array of `place` is streamed to (stream.hpp); without it: x's is far larger than caches
 
     int64_t x_plane_of(const ConvProblem& p) const { return x_plane != 0 ? x_plane : p.in_pixels(); }
     int64_t out_plane_of(const ConvProblem& p) const { return out_plane != 0 ? out_plane : p.out_pixels(); }
