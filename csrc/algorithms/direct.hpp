@@ -31,6 +31,11 @@ constexpr int64_t kChainMost = 512;
 // would all fall onto the sets of this one's where the output channels are a power of two.
 constexpr int64_t kRowsAhead = 32;
 
+struct LaneBlock {  // output channels of one micro-kernel call
+    int64_t group, first, count, vectors;
+    int64_t packed;  // where its panels begin in packed weights
+};
+
 // Whether an eager call keeps so many bytes of packed weights. `in_place`: it can read them where the user has them.
 // Weights that leave L2 in any case are read less with a fingerprint and the packed copy than by packing (3x3 stride 2 with
 // 512 channels at 14x14 2.2 -> 2.0 ms), and turning OIHW weights over costs more than a fingerprint while both copies stay

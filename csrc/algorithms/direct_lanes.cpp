@@ -24,11 +24,6 @@ namespace {
 // 7x7 kernel 1.21 to 1.16. 2 KB and 8 KB are no different.
 constexpr int64_t kOutputsAhead = 4096;
 
-struct LaneBlock {  // output channels of one micro-kernel call
-    int64_t group, first, count, vectors;
-    int64_t packed;  // where its panels begin in packed weights
-};
-
 // How one call cuts its outputs. Sums do not depend on it.
 struct Cut {
     int64_t rows, columns;  // of the largest band

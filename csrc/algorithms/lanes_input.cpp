@@ -32,12 +32,6 @@ LanesInput<T>::LanesInput(const ConvProblem& problem, bool padded)
     }
 }
 
-// Of channels last: with a line between pixels.
-template <class T>
-int64_t LanesInput<T>::gathered_pixel() const {
-    return round_up(p_.in_channels, kLine<T>) + kLine<T>;
-}
-
 // Of channels first, from tile to tile and from channel to channel: an odd number of lines, so that they do not
 // fall onto the same cache sets.
 template <class T>
@@ -56,7 +50,7 @@ template <class T>
 int64_t LanesInput<T>::size(int64_t rows, int64_t columns) const {
     if (way_ == Way::in_place) return 0;
     if (way_ == Way::gathered) {
-        if (p_.channels_last) return columns * gathered_pixel();
+        if (p_.channels_last) return columns * gathered_pixel<T>(p_.in_channels);
         // Bands of one column less may have more tiles' lines: 42 columns are three tiles of 14, 43 four of 11.
         const auto tiles = [&](int64_t n) { return RowTiles<T>(n).count * gathered_tile(n); };
         return std::max(tiles(columns), columns > 1 ? tiles(columns - 1) : 0) + sources_size(columns);
@@ -82,7 +76,7 @@ BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, in
         in.row = in.depth = 0;
         in.channel = in.pixel = 1;
         if (p_.channels_last) {
-            in.pixel = gathered_pixel();
+            in.pixel = gathered_pixel<T>(channels);
         } else {
             in.channel = RowTiles<T>(columns.size()).size;
             in.tile = gathered_tile(columns.size());

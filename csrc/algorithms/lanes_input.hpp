@@ -37,6 +37,13 @@ struct BandInput {
     int64_t tile = 0;    // from one tile of the micro-kernel to the next where they are gathered so, else 0
 };
 
+// From one gathered pixel to the next, channels last: with a line between them.
+template <class T>
+constexpr int64_t gathered_pixel(int64_t channels) {
+    constexpr int64_t line = 64 / sizeof(T);
+    return round_up(channels, line) + line;
+}
+
 template <class T>
 class LanesInput {
   public:
@@ -60,7 +67,6 @@ class LanesInput {
     int64_t reach(int axis) const { return (view_.kernel[axis] - 1) * view_.dilation[axis] + 1; }
     int64_t band_rows(int64_t rows) const { return (rows - 1) * view_.stride[1] + reach(1); }
     int64_t band_columns(int64_t columns) const { return (columns - 1) * view_.stride[2] + reach(2); }
-    int64_t gathered_pixel() const;
     int64_t gathered_tile(int64_t columns) const;
     int64_t sources_size(int64_t columns) const;
     void gather(const T* image, int64_t plane, Range pixels, const BandInput<T>& in, T* to) const;

@@ -5,6 +5,7 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/direct.hpp"
+#include "algorithms/lanes_input.hpp"
 #include "algorithms/lines_ahead.hpp"
 #include "algorithms/microkernel_kernels.hpp"
 #include "algorithms/pointwise.hpp"
@@ -13,6 +14,7 @@
 #include "algorithms/rows_kernels.hpp"
 #include "algorithms/stream.hpp"
 #include "plan/candidates.hpp"
+#include "runtime/check.hpp"
 #include "runtime/float_mode.hpp"
 #include "runtime/machine.hpp"
 #include "runtime/scratch.hpp"
@@ -33,16 +35,11 @@ constexpr int64_t kSmallStage = 64 << 10;
 
 // The least divisor of n from 24 to 96; n itself where there is none. The micro-kernel asks for what follows once a
 // segment: 16 steps made images that stay in L2 2 to 5% slower, the longest segments made 16 images up to 10% slower.
-int64_t segment_of(int64_t n) {
+int64_t least_segment(int64_t n) {
     for (int64_t d = 24; d <= 96; d++)
         if (n % d == 0) return d;
     return n;
 }
-
-struct LaneBlock {  // output channels of one micro-kernel call
-    int64_t first, count, vectors;
-    int64_t packed;  // where its panel begins in packed weights
-};
 
 struct Chain {  // input channels that are summed in registers
     int64_t begin, length, segments;
@@ -77,7 +74,7 @@ class PointwiseLast final : public ConvKernel {
         for (int64_t c = 0; c < chains; c++) {
             const Range part = part_of(units, chains, c);
             const int64_t begin = part.begin * kUnit, size = std::min(part.end * kUnit, steps) - begin,
-                          length = segment_of(size), segments = length == 0 ? 0 : size / length;
+                          length = least_segment(size), segments = length == 0 ? 0 : size / length;
             chains_.push_back({begin, length, segments, static_cast<int64_t>(offsets_.size())});
             ranges_.push_back({begin, begin + size});
             for (int64_t s = 0; s < segments; s++) {
@@ -114,6 +111,7 @@ class PointwiseLast final : public ConvKernel {
     bool places_pixels() const override { return p_.placed; }
 
     void run(const ConvArgs& args) const override {
+        FASTCONV_DCHECK(args.place == nullptr || (args.add == nullptr && !needs_pass(args.activation)));
         const FlushToZero flush;
         const ScratchShare share = scratch_share();
         if (args.packed == nullptr && args.place == nullptr && few(args.batch))
@@ -160,8 +158,7 @@ class PointwiseLast final : public ConvKernel {
         const T* later_panel = nullptr;          // of the weights that follow this lane block's
     };
 
-    static constexpr int64_t kUnit = 16;  // chains begin at whole lines
-    static constexpr int64_t kLine = 64 / sizeof(T);
+    static constexpr int64_t kUnit = 16;                    // chains begin at whole lines
     static constexpr int64_t kWidest = 64, kMostRows = 16;  // of a tile
 
     // Pixels whose sums wait while the weights pass over them (pointwise_few.hpp).
@@ -185,8 +182,7 @@ class PointwiseLast final : public ConvKernel {
         return block.vectors > micro<T>().channel_vectors ? micro<T>().wide_rows : micro<T>().channel_rows;
     }
 
-    // Pixels of gathered input stand a line apart: those at multiples of 4 KB would share their cache sets.
-    int64_t gathered_pixel() const { return round_up(p_.in_channels, kLine) + kLine; }
+    int64_t gathered_pixel() const { return fastconv::gathered_pixel<T>(p_.in_channels); }
     int64_t gathered(int64_t pixels) const { return dense_ ? 0 : pixels * gathered_pixel(); }
 
     bool may_stream() const { return workspace_limit() == SIZE_MAX; }
@@ -228,7 +224,7 @@ class PointwiseLast final : public ConvKernel {
             const int64_t vectors =
                 left >= widest ? widest : std::min<int64_t>(left, micro<T>().channel_vectors);
             const int64_t count = std::min(vectors * lanes, p_.out_channels - first);
-            blocks.push_back({first, count, vectors, first * p_.in_channels});
+            blocks.push_back({0, first, count, vectors, first * p_.in_channels});
             first += count;
         }
         return blocks;
@@ -349,7 +345,11 @@ class PointwiseLast final : public ConvKernel {
             ahead.inputs.begin(next.size(), p_.in_channels, calls);
         if (asks_for_outputs(task))
             ahead.outputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.out_channels, calls);
-        const bool reads_ahead = task.packed != nullptr && heavy(task.end - task.first);
+        // Panels of more than a quarter of L2 are asked for in vain: one pixel of 25,088 > 512 took 3.3 ms so and takes 1.8,
+        // 4096 > 512 at 7 x 7 1.34 and 1.28.
+        const size_t panel = static_cast<size_t>(widest_ * p_.in_channels) * sizeof(T);
+        const bool reads_ahead =
+            task.packed != nullptr && heavy(task.end - task.first) && panel <= l2_bytes() / 4;
         for (const LaneBlock* block = task.first; block < task.end; block++) {
             const bool more = block + 1 < task.end || next.size() > 0;
             const LaneBlock& later = block + 1 < task.end ? block[1] : *task.first;
