@@ -281,8 +281,10 @@ std::string why_not_fft(const ConvProblem& p, DType dtype) {
 double predict_fft(const ConvProblem& p, DType dtype) {
     FftCut cut;
     cut_for_fft(p, machine_for(dtype), cut);
-    // As peak_flops counts. A call's tables and rounds take a microsecond, seen in random problems of less than ten.
-    return cut.cycles * 1.15 / 3e9 + 1e-6;
+    // As peak_flops counts. A call's tables and rounds take a microsecond, and a seventh more than is counted of what is short:
+    // seen in random problems of less than a tenth of a millisecond.
+    const double seconds = cut.cycles / 3e9;
+    return seconds + std::min(0.15 * seconds, 15e-6) + 1e-6;
 }
 
 std::unique_ptr<ConvKernel> make_fft(const ConvProblem& p, DType dtype) {

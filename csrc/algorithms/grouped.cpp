@@ -376,7 +376,7 @@ double predict_grouped(const ConvProblem& p, DType dtype) {
         (p.channels_last ? cycles_last(p, lanes, element) : cycles_first(p, lanes, element)) * kCycleSeconds;
     // The usual depthwise kernels can be joined in chains.
     const bool usual = p.group_in() == 1 && p.group_out() == 1 && p.kernel[1] == p.kernel[2] &&
-                       (p.kernel[2] == 3 || p.kernel[2] == 5);
+                       (p.kernel[2] <= 1 || p.kernel[2] == 3 || p.kernel[2] == 5);
     return usual ? std::max(seconds, 1.1 * predict_depthwise(p, dtype)) : seconds;
 }
 
