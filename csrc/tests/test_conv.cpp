@@ -147,7 +147,7 @@ void check_shape(const Shape& shape, bool last, PadMode mode) {
     // Both orientations, whichever of them the model takes.
     check_kernel(*make_direct_lanes<T>(p), "channels in lanes", p, batch, x, w, bias, want);
     if (!last) check_kernel(*make_direct_first<T>(p), "pixels in lanes", p, batch, x, w, bias, want);
-    if (!last && find_conv_algorithm("pointwise")->why_not(p, dtype).empty())
+    if (!last && p.taps() == 1 && find_conv_algorithm("pointwise")->why_not(p, dtype).empty())
         check_kernel(*make_pointwise_first<T>(p), "pixels in lanes, 1x1", p, batch, x, w, bias, want);
 }
 
