@@ -51,6 +51,7 @@ bool zero_padded(const ConvProblem& p, int a) { return p.mode == PadMode::consta
 int64_t next_length(int64_t least, int64_t last) {
     int radix[kFftStages];
     int64_t n = std::max<int64_t>(least, 2);
+    if (n > kFftLongest) return n;  // none is tried; the next may be far, and of too many stages
     while (radices(n, last, radix) == 0) n++;
     return n;
 }

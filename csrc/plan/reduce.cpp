@@ -91,6 +91,7 @@ class ReducedKernel final : public ConvKernel {
         return inner_->scratch_bytes() + (reduced_.trimmed ? kept_bytes() + kScratchRounding : 0);
     }
     size_t scratch_within(size_t budget) const override { return inner_->scratch_within(budget); }
+    size_t workspace_bytes() const override { return inner_->workspace_bytes(); }
     void limit_workspace(size_t bytes) override {
         ConvKernel::limit_workspace(bytes);
         inner_->limit_workspace(bytes);

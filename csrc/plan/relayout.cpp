@@ -214,13 +214,17 @@ class RelaidKernel final : public ConvKernel {
     size_t scratch_bytes() const override {
         return inner_->scratch_bytes() + own_bytes(SIZE_MAX) + packed_bytes();
     }
-    // Half of it each.
     size_t scratch_within(size_t budget) const override {
-        return own_bytes(budget) + inner_->scratch_within(budget == SIZE_MAX ? budget : budget / 2);
+        return own_bytes(budget) + inner_->scratch_within(left_of(budget));
+    }
+    // Within a limit the images are copied by the caller alone, and all threads share the rest.
+    size_t workspace_bytes() const override {
+        if (workspace_limit() == SIZE_MAX) return ConvKernel::workspace_bytes();
+        return own_bytes(workspace_limit()) + kScratchRounding + inner_->workspace_bytes();
     }
     void limit_workspace(size_t bytes) override {
         ConvKernel::limit_workspace(bytes);
-        inner_->limit_workspace(bytes == SIZE_MAX ? bytes : bytes / 2);
+        inner_->limit_workspace(left_of(bytes));
     }
 
     void run(const ConvArgs& args) const override {
@@ -240,6 +244,11 @@ class RelaidKernel final : public ConvKernel {
     int64_t together(size_t budget) const {
         const size_t bytes = std::max<size_t>(1, image_bytes());
         return static_cast<int64_t>(std::max<size_t>(1, std::min<size_t>(budget / 2, kTogether) / bytes));
+    }
+    // What the copies leave.
+    size_t left_of(size_t budget) const {
+        const size_t own = own_bytes(budget) + kScratchRounding;
+        return budget == SIZE_MAX ? budget : budget - std::min(budget, own);
     }
     // Of the images that are copied at a time, and a bias.
     size_t own_bytes(size_t budget) const {
