@@ -54,12 +54,8 @@ void run_weight(const ConvProblem& p, const py::array& grad_output, const py::ar
     (dtype == DType::f32 ? run_weight_as<float> : run_weight_as<double>)(p, batch, dy, from, to, bias);
 }
 
-// Below this many operations giving the interpreter's lock back costs more than it frees.
-template <class F>
-void run_unlocked(const ConvProblem& p, int64_t batch, const F& run) {
-    if (p.flops() * static_cast<double>(batch) < Prepared::kSmall) return run();
-    const py::gil_scoped_release nogil;
-    run();
+bool is_small(const ConvProblem& p, int64_t batch) {
+    return p.flops() * static_cast<double>(batch) < Prepared::kSmall;
 }
 
 // A whole eager transposed convolution in one step, result included. What it takes and gives is what the convolution gives and
@@ -86,7 +82,7 @@ class TransposedCall {
         if (w == nullptr || (b == nullptr && !bias.is_none())) return py::none();
         if (!out.is_none() && !(c->apart(weight) && (bias.is_none() || c->apart(bias)))) return py::none();
         const BackwardDataArgs a{c->batch, c->x, c->out, b, activation_};
-        run_unlocked(gradient_->problem(), c->batch, [&] { gradient_->run(a, w); });
+        run_unlocked(is_small(gradient_->problem(), c->batch), [&] { gradient_->run(a, w); });
         return arrays_.finish(*c);
     }
 
@@ -143,7 +139,7 @@ class BackwardCall {
         const void* const w = needs_[0] ? weight_.read(weight, frame) : nullptr;
         const void* const from = needs_[1] ? x_.read(in, frame) : nullptr;
         if ((needs_[0] && w == nullptr) || (needs_[1] && from == nullptr)) return py::none();
-        run_unlocked(p, batch, [&] {
+        run_unlocked(is_small(p, batch), [&] {
             if (needs_[0]) gradient_->run({batch, g, to[0]}, w);
             if (!needs_[1]) return;
             const auto run = gradient_->dtype() == DType::f32 ? run_weight_as<float> : run_weight_as<double>;
@@ -238,7 +234,7 @@ class BackwardDataPlan {
         const BackwardData& g = *gradient_;
         const void* const bias = biased_ ? static_cast<const char*>(mine.get()) + g.packed_bytes() : nullptr;
         const BackwardDataArgs a{batch, dy, dx, bias, activation_};
-        run_unlocked(g.problem(), batch, [&] { g.run_packed(a, mine.get()); });
+        run_unlocked(is_small(g.problem(), batch), [&] { g.run_packed(a, mine.get()); });
     }
 
     std::shared_ptr<const BackwardData> gradient_;

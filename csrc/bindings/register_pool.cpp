@@ -127,13 +127,7 @@ DataShapes data_shapes(const PoolShape& p) {
     return s;
 }
 
-// Below this many numbers giving the interpreter's lock back costs more than it frees.
-template <class F>
-void run_unlocked(const PoolShape& s, int64_t batch, const F& run) {
-    if (batch * s.channels * s.in[0] * s.in[1] * s.in[2] < 4096) return run();
-    const py::gil_scoped_release nogil;
-    run();
-}
+bool is_small(const PoolShape& s, int64_t batch) { return batch * s.channels * s.in_volume() < 4096; }
 
 // A whole eager call in one step, result included. The dtypes are those of x, of the kernels and of the result.
 class PoolCall {
@@ -154,7 +148,7 @@ class PoolCall {
         std::optional<UserArrays::Call> c = arrays_.bind(x, out, py::none(), frame);
         if (!c) return py::none();
         const PoolShape& s = pool_->shape();
-        run_unlocked(s, c->batch, [&] {
+        run_unlocked(is_small(s, c->batch), [&] {
             if (average_)
                 avg_pool(s, pool_->counts(), type_, c->batch, c->x, c->out);
             else
@@ -200,7 +194,7 @@ class PoolBackwardCall {
         const void* const from = ties_ ? x_.read(in, frame) : nullptr;
         if (ties_ && from == nullptr) return py::none();
         const PoolShape& s = pool_->shape();
-        run_unlocked(s, c->batch, [&] {
+        run_unlocked(is_small(s, c->batch), [&] {
             if (ties_)
                 max_pool_backward(s, type_, *ties_, c->batch, c->x, from, c->out);
             else

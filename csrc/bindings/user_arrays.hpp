@@ -105,6 +105,14 @@ class UserArrays {
     Reader x_, result_;
 };
 
+// Runs without the interpreter's lock, unless giving it back costs more than it frees.
+template <class F>
+void run_unlocked(bool small, const F& run) {
+    if (small) return run();
+    const py::gil_scoped_release nogil;
+    run();
+}
+
 // A weight's shape in the user's rank.
 std::vector<py::ssize_t> user_weight_shape(const ConvProblem& problem, int rank);
 

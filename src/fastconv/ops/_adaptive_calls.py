@@ -25,7 +25,7 @@ from ._pool_calls import (
     max_pool,
     max_pool_backward,
 )
-from ._repeated import Repeated, call_key
+from ._repeated import Bounded, call_key
 
 __all__ = ["adaptive", "adaptive_backward", "global_pool", "global_pool_backward"]
 
@@ -37,8 +37,6 @@ _RANKS = {"NCW": 1, "NWC": 1, "NCHW": 2, "NHWC": 2, "NCDHW": 3, "NDHWC": 3}
 
 class _Windows:
     """The windows of one call: alike on every axis, or listed axis by axis."""
-
-    at_once = None
 
     def __init__(self, func: str, rank: int, x_shape: tuple[int, ...], output_size: Any, layout: Any) -> None:
         whole = pool_geometry(func, rank, x_shape, 1, layout=layout)  # checks the axes and the layout
@@ -108,15 +106,15 @@ class _Windows:
         return total.reshape(total.shape + (1,) * (self.ndim - self.first - len(self.axes)))
 
 
-_known = Repeated[_Windows]()
+_known = Bounded[_Windows]()
 
 
 def _windows(func: str, rank: int, x: Array, output_size: Any, layout: Any) -> _Windows:
     key = call_key((rank, output_size), (func, layout), x)
-    windows = _known.find(key, ())
+    windows = _known.recall(key)
     if windows is None:
         windows = _Windows(func, rank, x.shape, output_size, layout)
-        _known.keep(key, (), windows)
+        _known.remember(key, windows)
     return windows
 
 
@@ -128,12 +126,12 @@ def adaptive(
     w = _windows(func, rank, x, output_size, layout)
     if w.alike:
         if kind == "max":
-            return max_pool(rank, x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)[0]
+            return max_pool(rank, x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)
         return avg_pool(rank, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     if runs_on.adaptive_windows:
         if kind == "max":
-            return w.call(Max, func, runs_on, x.dtype)(x, out, None, False)[0]
+            return w.call(Max, func, runs_on, x.dtype)(x, out)
         return w.call(Average, func, runs_on, (x.dtype, float_dtype(x)))(x, out)
     if kind == "max":
         out = new_or_checked(func, out, w.shape, x.dtype.newbyteorder("="), (x,))

@@ -13,6 +13,7 @@ from ..geometry import ConvGeometry, PoolGeometry
 
 __all__ = [
     "NO_OUTS",
+    "Dtypes",
     "Frame",
     "check_grad",
     "check_out",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 NO_OUTS = (None, None, None)
+Dtypes = tuple[np.dtype[Any], ...]
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT16 = np.dtype(np.float16)
 _REAL_KINDS = "biuf"

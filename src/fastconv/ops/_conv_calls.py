@@ -13,6 +13,7 @@ from ..errors import GeometryError, UnknownNameError
 from ..geometry import ConvGeometry, conv_geometry, conv_transpose_geometry
 from ._arrays import (
     NO_OUTS,
+    Dtypes,
     Frame,
     check_grad,
     check_outs,
@@ -23,7 +24,7 @@ from ._arrays import (
     real_array,
     store,
 )
-from ._repeated import Repeated, call_key
+from ._repeated import Bounded, Repeated, call_key
 from .elementwise import activate_in_place, check_activation
 from .pad import pad_spatial, unpad_gradient
 
@@ -31,7 +32,6 @@ __all__ = ["NEEDS", "Backward", "ConvGrads", "Transposed", "check_algorithm", "c
            "conv_backward", "conv_transpose", "conv_transpose_backward"]  # fmt: skip
 
 NEEDS = ("x", "weight", "bias")
-Dtypes = tuple[np.dtype[Any], ...]
 
 
 class ConvGrads(NamedTuple):
@@ -257,8 +257,6 @@ class Transposed:
 class _TransposedBackward:
     """Gradients of a transposed convolution: a convolution, and the gradient to that convolution's weight."""
 
-    at_once = None
-
     def __init__(
         self,
         func: str,
@@ -299,7 +297,7 @@ class _TransposedBackward:
 _forward = {rank: Repeated[_Forward]() for rank in (1, 2, 3)}
 _backward = {rank: Repeated[Backward]() for rank in (1, 2, 3)}
 _transposed = {rank: Repeated[Transposed]() for rank in (1, 2, 3)}
-_transposed_backward = {rank: Repeated[_TransposedBackward]() for rank in (1, 2, 3)}
+_transposed_backward = {rank: Bounded[_TransposedBackward]() for rank in (1, 2, 3)}
 
 
 # ------------------------------------------------------------------------- any rank, from arguments to a call
@@ -315,7 +313,8 @@ def conv(
     if result is not None:
         return result  # type: ignore[no-any-return]
     func = f"conv{rank}d"
-    key = call_key(settings[:4], settings[4:], x, weight, bias)
+    numbers, names = (stride, padding, dilation, groups), (padding_mode, layout, activation, algorithm, runs_on)
+    key = call_key(numbers, names, x, weight, bias)
     call = _forward[rank].find(key, settings)
     if call is None:
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
@@ -390,10 +389,10 @@ def conv_transpose_backward(
 ) -> ConvGrads:  # fmt: skip
     func = f"conv_transpose{rank}d_backward"
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    settings = (stride, padding, output_padding, dilation, groups, needs, layout, runs_on)
     outs = check_outs(func, out)
-    key = call_key(settings[:6], settings[6:], grad_output, x, weight)
-    call = _transposed_backward[rank].find(key, settings)
+    numbers = (stride, padding, output_padding, dilation, groups, needs)
+    key = call_key(numbers, (layout, runs_on), grad_output, x, weight)
+    call = _transposed_backward[rank].recall(key)
     if call is None:
         grad_output = real_array(func, "grad_output", grad_output)
         x, weight = real_array(func, "x", x), real_array(func, "weight", weight)
@@ -403,5 +402,5 @@ def conv_transpose_backward(
         )  # fmt: skip
         result = float_dtype(grad_output, x, weight)
         call = _TransposedBackward(func, geometry, runs_on, result, check_needs(func, needs))
-        _transposed_backward[rank].keep(key, settings, call)
+        _transposed_backward[rank].remember(key, call)
     return call(grad_output, x, weight, outs)

@@ -12,6 +12,7 @@ from ..errors import GeometryError
 from ..geometry import PoolGeometry, pool_geometry
 from ._arrays import check_grad, float_dtype, new_or_checked, real_array
 from ._pool_calls import avg_pool, avg_pool_backward, max_pool, max_pool_backward
+from ._repeated import Bounded, call_key
 
 __all__ = ["lp_pool", "lp_pool_backward"]
 
@@ -51,25 +52,43 @@ def _count(geometry: PoolGeometry) -> Array:
     return total[..., None] if geometry.channels_last else total
 
 
+_known = Bounded[tuple[float, Array]]()
+
+
+def _checked(
+    func: str, rank: int, x: Array, norm_type: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any,
+    layout: Any,
+) -> tuple[float, Array]:  # fmt: skip
+    """The exponent, and how many positions each mean is divided by."""
+    key = call_key((rank, norm_type, kernel_size, stride, padding, ceil_mode), (func, layout), x)
+    known = _known.recall(key)
+    if known is None:
+        p = _norm_type(func, norm_type)
+        geometry = pool_geometry(
+            func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, layout=layout
+        )
+        known = p, _count(geometry)
+        _known.remember(key, known)
+    return known
+
+
 def lp_pool(
     rank: int, x: Any, norm_type: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: Any,
     layout: Any, out: Array | None, backend: Any,
 ) -> Array:  # fmt: skip
     func = f"lp_pool{rank}d"
-    p, x = _norm_type(func, norm_type), real_array(func, "x", x)
-    geometry = pool_geometry(
-        func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, layout=layout
-    )
+    x = real_array(func, "x", x)
+    p, count = _checked(func, rank, x, norm_type, kernel_size, stride, padding, ceil_mode, layout)
     with np.errstate(all="ignore"):
         size = _magnitude(x)
         if p == math.inf:
-            y = max_pool(rank, size, kernel_size, stride, padding, 1, ceil_mode, layout, None, backend, func)[0]
+            y = max_pool(rank, size, kernel_size, stride, padding, 1, ceil_mode, layout, None, backend, func)
             y = np.where(y < 0, 0.0, y)  # a window of padding alone
         else:
             mean = avg_pool(
                 rank, _power(size, p), kernel_size, stride, padding, ceil_mode, True, layout, None, backend, func
             )
-            y = _power(mean * _count(geometry), 1 / p)
+            y = _power(mean * count, 1 / p)
         out = new_or_checked(func, out, y.shape, float_dtype(x), (x,))
         out[...] = y
     return out
@@ -80,11 +99,9 @@ def lp_pool_backward(
     layout: Any, out: Array | None, backend: Any,
 ) -> Array:  # fmt: skip
     func = f"lp_pool{rank}d_backward"
-    p, x = _norm_type(func, norm_type), real_array(func, "x", x)
+    x = real_array(func, "x", x)
     gradient = real_array(func, "grad_output", grad_output)
-    geometry = pool_geometry(
-        func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, layout=layout
-    )
+    p, count = _checked(func, rank, x, norm_type, kernel_size, stride, padding, ceil_mode, layout)
     wide = x.astype(np.float64)
     y = lp_pool(rank, wide, p, kernel_size, stride, padding, ceil_mode, layout, None, backend)
     check_grad(func, gradient, y.shape)
@@ -98,7 +115,7 @@ def lp_pool_backward(
             out[...] = dx * np.sign(wide)
             return out
         # d y / d x = y**(1 - p) * |x|**(p - 1) * sign(x); where y is zero, so is every x of its window
-        share = np.where(y == 0, 0.0, dy * _power(y, 1 - p)) * _count(geometry)
+        share = np.where(y == 0, 0.0, dy * _power(y, 1 - p)) * count
         dx = avg_pool_backward(
             rank, share, wide, kernel_size, stride, padding, ceil_mode, True, layout, None, backend, func
         )

@@ -11,16 +11,15 @@ from ..backends import registry
 from ..backends.protocol import TIES, Array, Backend
 from ..errors import UnknownNameError
 from ..geometry import PoolGeometry, pool_geometry
-from ._arrays import Frame, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
+from ._arrays import Dtypes, Frame, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
 from ._repeated import Repeated, call_key
 
 __all__ = [
     "Average", "AverageBackward", "Max", "MaxBackward", "avg_pool", "avg_pool_backward", "check_ties", "least",
-    "max_pool", "max_pool_backward",
+    "max_pool", "max_pool_backward", "max_pool_with_indices",
 ]  # fmt: skip
 
 _INT64 = np.dtype(np.int64)
-Dtypes = tuple[np.dtype[Any], ...]
 
 
 def least(dtype: np.dtype[Any]) -> Any:
@@ -74,11 +73,22 @@ class Max:
             empty = [np.flatnonzero(inside.window_counts(axis) == 0) for axis in range(3)]
             self.padding_only = [(axis, where) for axis, where in enumerate(empty) if where.size]
 
-    def __call__(self, x: Array, out: Array | None, indices: Array | None, want_indices: bool) -> tuple[Array, Any]:
-        if self.at_once is not None and not want_indices:
+    def __call__(self, x: Array, out: Array | None) -> Array:
+        if self.at_once is not None:
             y = self.at_once(x, out)
             if y is not None:
-                return y, None
+                return y
+        return self._pool(x, out, None, False)[0]
+
+    def with_indices(self, x: Array, out: Array | None, indices: Array | None) -> tuple[Array, Array]:
+        """The maxima and where they were found."""
+        y, found = self._pool(x, out, indices, True)
+        assert found is not None
+        return y, found
+
+    def _pool(
+        self, x: Array, out: Array | None, indices: Array | None, want_indices: bool
+    ) -> tuple[Array, Array | None]:
         frame = self.frame
         shape = frame.shape(x, self.out_shape)
         out = new_or_checked(self.func, out, shape, self.dtype, (x, indices), backend=self.backend)
@@ -197,23 +207,36 @@ _average_backward = Repeated[AverageBackward]()
 
 def max_pool(
     rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any,
-    out: Any, backend: Any, func: str = "", with_indices: bool = False,
-) -> tuple[Array, Array]:  # fmt: skip
+    out: Any, backend: Any, func: str = "",
+) -> Array:  # fmt: skip
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     settings = (rank, kernel_size, stride, padding, dilation, ceil_mode, layout, func, runs_on)
-    if not with_indices:
-        y = _max.again(settings)(x, out)
-        if y is not None:
-            return y, y
-    func = func or f"max_pool{rank}d{'_with_indices' * with_indices}"
-    indices = None
-    if with_indices and out is not None:
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(
-                f"{func}: out must be a tuple (y, indices) of arrays or None, received {type(out).__name__}"
-            )
-        out, indices = out
-    key = call_key(settings[:6], (*settings[6:], with_indices), x)
+    y = _max.again(settings)(x, out)
+    if y is not None:
+        return y  # type: ignore[no-any-return]
+    call, array = _max_call(func or f"max_pool{rank}d", False, settings, x)
+    return call(array, out)
+
+
+def max_pool_with_indices(
+    rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any,
+    out: Any, backend: Any,
+) -> tuple[Array, Array]:  # fmt: skip
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    func = f"max_pool{rank}d_with_indices"
+    if out is None:
+        out = None, None
+    elif not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"{func}: out must be a tuple (y, indices) of arrays or None, received {type(out).__name__}")
+    settings = (rank, kernel_size, stride, padding, dilation, ceil_mode, layout, func, runs_on)
+    call, array = _max_call(func, True, settings, x)
+    return call.with_indices(array, *out)
+
+
+def _max_call(func: str, with_indices: bool, settings: tuple[Any, ...], x: Any) -> tuple[Max, Array]:
+    """The checked call of these settings, and x as an array."""
+    rank, kernel_size, stride, padding, dilation, ceil_mode, layout, _, runs_on = settings
+    key = call_key((rank, kernel_size, stride, padding, dilation, ceil_mode), (layout, func, with_indices, runs_on), x)
     call = _max.find(key, settings)
     if call is None:
         x = real_array(func, "x", x)
@@ -223,7 +246,7 @@ def max_pool(
         )  # fmt: skip
         call = Max(func, geometry, runs_on, x.dtype)
         _max.keep(key, settings, call)
-    return call(x, out, indices, with_indices)
+    return call, x
 
 
 def max_pool_backward(
@@ -236,7 +259,8 @@ def max_pool_backward(
     if dx is not None:
         return dx  # type: ignore[no-any-return]
     func = func or f"max_pool{rank}d_backward"
-    key = call_key(settings[:6], settings[6:], grad_output, x)
+    numbers = (rank, kernel_size, stride, padding, dilation, ceil_mode)
+    key = call_key(numbers, (layout, ties, func, runs_on), grad_output, x)
     call = _max_backward.find(key, settings)
     if call is None:
         grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
@@ -261,7 +285,8 @@ def avg_pool(
     if y is not None:
         return y  # type: ignore[no-any-return]
     func = func or f"avg_pool{rank}d"
-    key = call_key(settings[:6], settings[6:], x)
+    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    key = call_key(numbers, (layout, func, runs_on), x)
     call = _average.find(key, settings)
     if call is None:
         x = real_array(func, "x", x)
@@ -284,7 +309,8 @@ def avg_pool_backward(
     if dx is not None:
         return dx  # type: ignore[no-any-return]
     func = func or f"avg_pool{rank}d_backward"
-    key = call_key(settings[:6], settings[6:], grad_output, x)
+    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    key = call_key(numbers, (layout, func, runs_on), grad_output, x)
     call = _average_backward.find(key, settings)
     if call is None:
         grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from ..backends.protocol import Backend
 
-__all__ = ["CheckedCall", "Repeated", "call_key"]
+__all__ = ["Bounded", "CheckedCall", "Repeated", "call_key"]
 
 _CONSTANT = (int, str, bool, float, type(None))
 
@@ -32,10 +32,32 @@ class CheckedCall(Protocol):
 CallT = TypeVar("CallT", bound=CheckedCall)
 
 
-class Repeated(dict[Any, tuple[CallT, bool]], Generic[CallT]):
-    """The checked calls of one operation; it forgets everything when it is full: bounded, and as cheap as a dict."""
+KeptT = TypeVar("KeptT")
+
+
+class Bounded(dict[Any, KeptT]):
+    """What was made once for each key; it forgets everything when it is full: bounded, and as cheap as a dict."""
 
     LIMIT = 1024
+
+    def recall(self, key: tuple[Any, ...] | None) -> KeptT | None:
+        """What was kept under this key, or None; a key that cannot be hashed was never kept."""
+        try:
+            return self.get(key)
+        except TypeError:
+            return None
+
+    def remember(self, key: tuple[Any, ...] | None, value: KeptT) -> None:
+        """Keep it, unless there is no key for it."""
+        if key is None:
+            return
+        if len(self) >= self.LIMIT:
+            self.clear()
+        self[key] = value
+
+
+class Repeated(Bounded[tuple[CallT, bool]], Generic[CallT]):
+    """The checked calls of one operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,11 +69,8 @@ class Repeated(dict[Any, tuple[CallT, bool]], Generic[CallT]):
         return at_once if all(map(is_, settings, last)) else _nothing
 
     def find(self, key: tuple[Any, ...] | None, settings: tuple[Any, ...]) -> CallT | None:
-        """What was kept under this key, or None; a key that cannot be hashed was never kept."""
-        try:
-            kept = self.get(key)
-        except TypeError:
-            return None
+        """What was kept under this key, or None."""
+        kept = self.recall(key)
         if kept is None:
             return None
         call, constant = kept
@@ -61,13 +80,9 @@ class Repeated(dict[Any, tuple[CallT, bool]], Generic[CallT]):
 
     def keep(self, key: tuple[Any, ...] | None, settings: tuple[Any, ...], call: CallT) -> None:
         """Remember a call, unless there is no key for it."""
-        if key is None:
-            return
-        if len(self) >= self.LIMIT:
-            self.clear()
         constant = call.at_once is not None and all(map(_is_constant, settings))
-        self[key] = call, constant
-        if constant:
+        self.remember(key, (call, constant))
+        if constant and key is not None:
             self._last = settings, call.at_once
 
 

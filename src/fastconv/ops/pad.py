@@ -12,7 +12,7 @@ from ..backends.protocol import Array, Backend
 from ..errors import GeometryError
 from ..geometry import ConvGeometry, PadGeometry, pad_geometry
 from ._arrays import float_dtype, kernel_dtype, native, new_or_checked, real_array, store
-from ._repeated import Repeated, call_key
+from ._repeated import Bounded, Repeated, call_key
 
 __all__ = ["pad", "pad_backward"]
 
@@ -112,10 +112,10 @@ def pad_backward(
     gradient = real_array("pad_backward", "grad_output", grad_output)
     runs_on = registry.active() if backend is None else registry.get_backend(backend)
     key = call_key((pad_width,), (mode, runs_on), gradient)
-    call = _unpadded.find(key, ())
+    call = _unpadded.recall(key)
     if call is None:
         call = _Unpadded(runs_on, gradient.shape, pad_width, mode, float_dtype(gradient))
-        _unpadded.keep(key, (), call)
+        _unpadded.remember(key, call)
     return call(gradient, out)
 
 
@@ -151,8 +151,6 @@ class _Padded:
 class _Unpadded:
     """The gradient of a padding, its arguments checked."""
 
-    at_once = None
-
     def __init__(
         self, backend: Backend, shape: tuple[int, ...], pad_width: Any, mode: str, result: np.dtype[Any]
     ) -> None:
@@ -185,7 +183,7 @@ class _Unpadded:
 
 
 _padded = Repeated[_Padded]()
-_unpadded = Repeated[_Unpadded]()
+_unpadded = Bounded[_Unpadded]()
 
 
 def pad_spatial(backend: Backend, geometry: ConvGeometry, x: Array) -> Array:

@@ -52,7 +52,7 @@ def max_pool1d(
     >>> fastconv.max_pool1d([[1, 3, 2, 5]], 2)
     array([[3, 5]])
     """
-    return _pool_calls.max_pool(1, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)[0]
+    return _pool_calls.max_pool(1, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)
 
 
 def max_pool1d_with_indices(
@@ -91,8 +91,8 @@ def max_pool1d_with_indices(
     >>> fastconv.max_pool1d_with_indices([[1, 3, 2, 5]], 2)
     (array([[3, 5]]), array([[1, 3]]))
     """
-    return _pool_calls.max_pool(
-        1, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend, with_indices=True
+    return _pool_calls.max_pool_with_indices(
+        1, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend
     )
 
 
@@ -191,7 +191,7 @@ def max_pool2d(
     array([[ 5,  7],
            [13, 15]])
     """
-    return _pool_calls.max_pool(2, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)[0]
+    return _pool_calls.max_pool(2, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)
 
 
 def max_pool2d_with_indices(
@@ -234,8 +234,8 @@ def max_pool2d_with_indices(
     array([[ 5,  7],
            [13, 15]])
     """
-    return _pool_calls.max_pool(
-        2, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend, with_indices=True
+    return _pool_calls.max_pool_with_indices(
+        2, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend
     )
 
 
@@ -315,7 +315,7 @@ def max_pool3d(
     >>> fastconv.max_pool3d(np.ones((1, 1, 4, 4, 4)), 2).shape
     (1, 1, 2, 2, 2)
     """
-    return _pool_calls.max_pool(3, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)[0]
+    return _pool_calls.max_pool(3, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend)
 
 
 def max_pool3d_with_indices(
@@ -355,8 +355,8 @@ def max_pool3d_with_indices(
     >>> int(indices[0, 0, 0, 0, 0])
     0
     """
-    return _pool_calls.max_pool(
-        3, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend, with_indices=True
+    return _pool_calls.max_pool_with_indices(
+        3, x, kernel_size, stride, padding, dilation, ceil_mode, layout, out, backend
     )
 
 

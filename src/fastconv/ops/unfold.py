@@ -14,8 +14,11 @@ from ..backends.protocol import Array
 from ..errors import GeometryError
 from ..geometry import ConvGeometry, IntOrTuple, Padding, check_size, conv_geometry, is_channels_last, ntuple
 from ._arrays import float_dtype, kernel_dtype, native, new_or_checked, real_array
+from ._repeated import Bounded, call_key
 
 __all__ = ["col2im", "im2col"]
+
+_known = Bounded[tuple[ConvGeometry, int]]()
 
 
 def im2col(
@@ -182,6 +185,10 @@ def _geometry(
     func: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any
 ) -> tuple[ConvGeometry, int]:
     """The depthwise convolution whose windows these are, and the number of channels (which may be zero)."""
+    key = call_key((shape, kernel, stride, padding, dilation), (func,))
+    known = _known.recall(key)
+    if known is not None:
+        return known
     rank = len(kernel)
     channels = shape[-rank - 1] if len(shape) > rank else 1
     least = (*shape[: len(shape) - rank - 1], max(1, channels), *shape[len(shape) - rank :])
@@ -190,4 +197,5 @@ def _geometry(
     geometry = conv_geometry(
         func, rank, checked, weight, stride=stride, padding=padding, dilation=dilation, groups=max(1, channels)
     )
+    _known.remember(key, (geometry, channels))
     return geometry, channels
