@@ -20,6 +20,8 @@ CASES = [
     PoolCase((9, 3), (3, 3), (1, 1), padding=1, c=37, n=3),
     PoolCase((9, 3), (3, 3), (1, 1), padding=1, c=37, n=3, count_include_pad=False),
     PoolCase((7, 7), (3, 3), (2, 2), padding=1, c=8, n=5, ceil_mode=True),
+    PoolCase((1, 1), (3, 3), (2, 2), padding=1, c=24, n=3),
+    PoolCase((6, 6), (5, 5), (1, 1), padding=2, c=40, n=2),
     PoolCase((14, 5), (2, 2), c=33),
     PoolCase((56, 2), (7, 7), (1, 1), padding=3, c=20),
     PoolCase((11, 4), (5, 3), (4, 3), padding=((2, 1), (0, 1)), c=17),

@@ -57,7 +57,8 @@ class DepthwiseLines {
         together_ = pairs ? 2 : 1;
         apart_ = pairs ? p_.dilation[1] : 1;
         if (zeros) return;  // no pixel is done by itself
-        for (int64_t ow = 0; ow < p_.out_size[2]; ow++)
+        for (int64_t ow = run_.begin > 0 ? 0 : run_.end; ow < p_.out_size[2];
+             ow = ow + 1 == run_.begin ? run_.end : ow + 1)
             for (int64_t kw = 0; kw < p_.kernel[2]; kw++) {
                 const int64_t at =
                     axis_source(p_.mode, p_.in_size[2], ow * s + kw * p_.dilation[2] - p_.pad_lo[2]);
@@ -131,7 +132,8 @@ class DepthwiseLines {
         call.rows = p_.kernel[1];
         call.planes = p_.kernel[0];
         call.tap_plane = tap_rows();
-        call.columns = columns_.empty() ? nullptr : columns_.data() + column * p_.kernel[2];
+        const int64_t alone = column < run_.begin ? column : column - run_.size();
+        call.columns = columns_.empty() ? nullptr : columns_.data() + alone * p_.kernel[2];
         call.tap_columns = p_.kernel[2];
         call.pixel = pixel_;
         call.w = a.w;

@@ -154,7 +154,10 @@ class Stem final : public ConvKernel {
     }
     int64_t row_outputs() const { return p_.out_size[2] * p_.out_channels; }
     bool whole_lines() const { return blocks_.size() == 1 && p_.out_channels % kLanes == 0; }
-    int64_t stage_size() const { return row_outputs(); }
+    // None where L2 would not keep it: rows may be as long as a signal.
+    int64_t stage_size() const {
+        return static_cast<size_t>(row_outputs()) * sizeof(float) <= l2_bytes() / 2 ? row_outputs() : 0;
+    }
 
     // Channels of one block out of all of them.
     void copy_lanes(const float* from, const Block& block, float* to) const {
@@ -168,7 +171,7 @@ class Stem final : public ConvKernel {
         const size_t bytes = static_cast<size_t>(args.batch * values) * sizeof(float);
         if (whole_lines() && !needs_pass(args.activation))
             return bytes >= kStreamed ? Writing::streamed : Writing::plainly;
-        return past_caches(bytes, terms()) ? Writing::staged : Writing::plainly;
+        return stage_size() > 0 && past_caches(bytes, terms()) ? Writing::staged : Writing::plainly;
     }
 
     // Output rows of one image, band by band.

@@ -200,6 +200,7 @@ size_t pool_scratch_bytes(const PoolShape& s, PoolType type, bool average) {
 }
 
 void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, void* out, int64_t* indices) {
+    if (batch == 0 || s.channels == 0) return;  // scratch is shared out by channels
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t bytes = pool_type_bytes(type), rows = s.out[0] * s.out[1];
@@ -241,6 +242,7 @@ void max_pool(const PoolShape& s, PoolType type, int64_t batch, const void* x, v
 
 void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t batch, const void* dy,
                        const void* x, void* dx) {
+    if (batch == 0 || s.channels == 0) return;
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t rows = s.in[0] * s.in[1], bytes = traffic(s, batch, pool_type_bytes(type), 4);

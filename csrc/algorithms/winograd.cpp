@@ -32,7 +32,8 @@ struct Blocks {
 template <class T>
 class Winograd final : public ConvKernel {
   public:
-    Winograd(const ConvProblem& p, const WinogradScheme& scheme)
+    // `runs`: else it only predicts, and needs no maps, which are as long as the image.
+    Winograd(const ConvProblem& p, const WinogradScheme& scheme, bool runs)
         : p_(p),
           scheme_(scheme),
           planes_(scheme.planes()),
@@ -44,6 +45,7 @@ class Winograd final : public ConvKernel {
           blocks_(ceil_div(p.in_channels, lanes_)),
           panels_(ceil_div(p.out_channels, width_)),
           panel_size_(planes_ * blocks_ * lanes_ * width_) {
+        if (!runs) return;
         // What lies beyond the last output reads zeros.
         const auto map = [&](int axis, int64_t tiles) {
             std::vector<int32_t> to(static_cast<size_t>((tiles - 1) * scheme.step() + scheme.patch()), -1);
@@ -323,13 +325,13 @@ std::string why_not(const ConvProblem& p) {
 }
 
 double predict(const ConvProblem& p, DType dtype, const WinogradScheme& scheme) {
-    return dtype == DType::f32 ? Winograd<float>(p, scheme).predict(dtype)
-                               : Winograd<double>(p, scheme).predict(dtype);
+    return dtype == DType::f32 ? Winograd<float>(p, scheme, false).predict(dtype)
+                               : Winograd<double>(p, scheme, false).predict(dtype);
 }
 
 std::unique_ptr<ConvKernel> make(const ConvProblem& p, DType dtype, const WinogradScheme& scheme) {
-    if (dtype == DType::f32) return std::make_unique<Winograd<float>>(p, scheme);
-    return std::make_unique<Winograd<double>>(p, scheme);
+    if (dtype == DType::f32) return std::make_unique<Winograd<float>>(p, scheme, true);
+    return std::make_unique<Winograd<double>>(p, scheme, true);
 }
 
 // The scheme of stride 2 for this kernel, null where there is none.
