@@ -212,3 +212,16 @@ def test_planning_does_not_grow_with_the_image(layout: str, kernel: tuple[int, i
     begin = time.process_time()
     fastconv.plan_conv2d(shape, weight, stride=stride, layout=layout, backend="cpp")
     assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+@pytest.mark.parametrize(("channels", "filters", "stride"), [(3, 24, 2), (16, 16, 1), (1, 130, 1)])
+def test_planning_does_not_grow_with_a_row(channels: int, filters: int, stride: int, mode: str) -> None:
+    """Nor is a stage as long as the row."""
+    groups = channels if channels == filters else 1
+    weight = values("normal", (3, 3, channels // groups, filters), "float32", "weight")
+    begin = time.process_time()
+    keywords = {"stride": stride, "padding": 1, "padding_mode": mode, "groups": groups, "layout": "NHWC"}
+    plan = fastconv.plan_conv2d((1, 4, 2**28, channels), weight, **keywords, backend="cpp")
+    assert time.process_time() - begin < 2
+    assert plan.workspace_bytes < 2**28 * channels * 4

@@ -231,3 +231,15 @@ def test_max_pool_gradients_of_planes_of_a_volume(stride: tuple[int, int, int]) 
     dy = rng.integers(-8, 9, fastconv.max_pool3d(x, (1, 3, 3), **keywords).shape).astype(np.float32)
     got, expected = (fastconv.max_pool3d_backward(dy, x, (1, 3, 3), **keywords, backend=b) for b in ("cpp", "numpy"))
     assert_close(got, expected, 0, str(stride))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(("n", "channels"), [(2, 0), (0, 3), (0, 0)])
+def test_nothing_to_pool(n: int, channels: int, layout: str) -> None:
+    x, y = ((n, *s, channels) if layout == "NHWC" else (n, channels, *s) for s in ((7, 9), (4, 5)))
+    window = {"stride": 2, "padding": 1, "layout": layout}
+    for result in fastconv.max_pool2d_with_indices(np.ones(x), 3, **window):
+        assert result.shape == y
+    for ties in ("first", "all", "split"):
+        assert fastconv.max_pool2d_backward(np.ones(y), np.ones(x), 3, ties=ties, **window).shape == x
+    assert fastconv.avg_pool2d_backward(np.ones(y), np.ones(x), 3, **window).shape == x

@@ -52,6 +52,7 @@ def _count(geometry: PoolGeometry) -> Array:
     return total[..., None] if geometry.channels_last else total
 
 
+_KEPT = 4096  # numbers: a divisor for each output of a large image is counted anew
 _known = Bounded[tuple[float, Array]]()
 
 
@@ -68,7 +69,8 @@ def _checked(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, layout=layout
         )
         known = p, _count(geometry)
-        _known.remember(key, known)
+        if known[1].size <= _KEPT:
+            _known.remember(key, known)
     return known
 
 
