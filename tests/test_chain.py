@@ -95,6 +95,9 @@ CASES = {
     "same": lambda layout: separable(layout, 64, (57, 56), 32, 3, stride=2, padding="same"),
     "multiplier": lambda layout: separable(layout, 24, (40, 40), 16, 3, 2, padding=1),
     "no padding": lambda layout: separable(layout, 20, (9, 8), 5, 3),
+    "heavy weights": lambda layout: separable(layout, 600, (5, 6), 520, 3, padding=1),
+    "rows left over": lambda layout: separable(layout, 24, (9, 9), 16, 2, stride=3),
+    "strided 1x1": lambda layout: Steps(layout, 24, (10, 12)).depthwise(3, padding=1).conv(33, 1, stride=2),
     "max pooling": lambda layout: Steps(layout, 64, (64, 62)).conv(64, 3, padding=1, activation="relu").pool(
         fastconv.max_pool2d, kernel_size=2),
     "overlapping pooling": lambda layout: Steps(layout, 3, (75, 70)).conv(
@@ -192,7 +195,7 @@ def check_workspace(name, layout):
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("name", ["expand-depthwise-project", "many rows", "max pooling", "tower", "dense"])
+@pytest.mark.parametrize("name", ["7x7", "many rows", "heavy weights", "max pooling", "tower", "dense"])
 def test_workspace_is_told_beforehand(name, layout):
     """In a process of its own: workers that earlier tests left may take turns, and their peaks would add up."""
     program = "import sys, test_chain as t\nt.check_workspace(*sys.argv[1:])\nprint('right')"

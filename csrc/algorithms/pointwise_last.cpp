@@ -154,8 +154,10 @@ class PointwiseLast final : public ConvKernel {
     // What the calls of a band ask for, and what for.
     struct Ahead {
         LinesAhead<T> inputs, weights, outputs;  // outputs where no weights are asked for
-        Range next;                              // pixels of the next band
-        const T* later_panel = nullptr;          // of the weights that follow this lane block's
+        const T* x = nullptr;  // inputs in one run; null: those of the pixels from `next` on
+        int64_t next = 0;
+        const T* out = nullptr;
+        const T* later_panel = nullptr;  // of the weights that follow this lane block's
     };
 
     static constexpr int64_t kUnit = 16;                    // chains begin at whole lines
@@ -266,10 +268,27 @@ class PointwiseLast final : public ConvKernel {
         return output_bytes(args) >=
                std::clamp<int64_t>(static_cast<int64_t>(l3_bytes()), 32 << 20, 256 << 20);
     }
-    // Outputs that L2 holds are there: asking costs 1 to 3%.
-    bool asks_for_outputs(const Task& task) const {
-        return task.stage == nullptr && task.args.place == nullptr &&
-               output_bytes(task.args) > static_cast<int64_t>(l2_bytes());
+    // What `calls` calls of a band ask for: of the next band, or of what comes after all of them. Outputs that L2 holds
+    // are there: asking costs 1 to 3%.
+    void begin_ahead(const Task& task, Range band, Range next, int64_t calls, Ahead& ahead) const {
+        const Coming* const coming = task.args.coming;
+        const int64_t pixels = task.args.batch * p_.out_pixels(), k = p_.out_channels;
+        if (coming != nullptr) {
+            const int64_t first = coming->values * band.begin / pixels;
+            ahead.x = static_cast<const T*>(coming->x) + first;
+            ahead.inputs.begin(1, coming->values * band.end / pixels - first, calls);
+        } else if (dense_) {
+            ahead.x = static_cast<const T*>(task.args.x) + next.begin * p_.in_channels;
+            ahead.inputs.begin(1, next.size() * p_.in_channels, calls);
+        } else {
+            ahead.next = next.begin;
+            ahead.inputs.begin(next.size(), p_.in_channels, calls);
+        }
+        int64_t values = output_bytes(task.args) > static_cast<int64_t>(l2_bytes()) ? next.size() * k : 0;
+        if (coming != nullptr) values = std::min(task.band * k, (pixels - band.end) * k + coming->outputs);
+        if (task.stage != nullptr || task.args.place != nullptr) return;
+        ahead.out = static_cast<const T*>(task.args.out) + band.end * k;
+        ahead.outputs.begin(1, values, calls);
     }
 
     // Where the input of an output pixel stands.
@@ -338,13 +357,7 @@ class PointwiseLast final : public ConvKernel {
         int64_t calls = 0;
         for (const LaneBlock* block = task.first; block < task.end; block++) calls += calls_of(*block);
         Ahead ahead;
-        ahead.next = next;
-        if (dense_)
-            ahead.inputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.in_channels, calls);
-        else
-            ahead.inputs.begin(next.size(), p_.in_channels, calls);
-        if (asks_for_outputs(task))
-            ahead.outputs.begin(next.size() > 0 ? 1 : 0, next.size() * p_.out_channels, calls);
+        begin_ahead(task, band, next, calls, ahead);
         // Panels of more than a quarter of L2 are asked for in vain: one pixel of 25,088 > 512 took 3.3 ms so and takes 1.8,
         // 4096 > 512 at 7 x 7 1.34 and 1.28.
         const size_t panel = static_cast<size_t>(widest_ * p_.in_channels) * sizeof(T);
@@ -437,13 +450,14 @@ class PointwiseLast final : public ConvKernel {
              Ahead& ahead) const {
         call.x = (dense_ ? source(task.args, pixel) : task.gather + (pixel - band.begin) * gathered_pixel()) +
                  chain.begin;
-        ahead.inputs.take([&](int64_t run) { return source(task.args, ahead.next.begin + run); },
-                          chain.segments, &call.ahead_x, &call.ahead_x_lines);
+        ahead.inputs.take(
+            [&](int64_t run) { return ahead.x != nullptr ? ahead.x : source(task.args, ahead.next + run); },
+            chain.segments, &call.ahead_x, &call.ahead_x_lines);
         ahead.weights.take([&](int64_t) { return ahead.later_panel; }, chain.segments, &call.ahead,
                            &call.ahead_lines);
         if (call.ahead_lines > 0) return;
-        const T* const outputs = static_cast<const T*>(task.args.out) + ahead.next.begin * p_.out_channels;
-        ahead.outputs.take([&](int64_t) { return outputs; }, chain.segments, &call.ahead, &call.ahead_lines);
+        ahead.outputs.take([&](int64_t) { return ahead.out; }, chain.segments, &call.ahead,
+                           &call.ahead_lines);
     }
 
     // Weights [channel][lane] of one lane block, lanes beyond K zero.

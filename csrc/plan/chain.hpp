@@ -87,15 +87,26 @@ class Chain {
         std::vector<int64_t> rows;  // that each buffer holds at most
     };
     using Bands = std::vector<Band>;
+    // A band of one image, or some whole images; x, add and out are those of the first.
+    struct Piece {
+        const Band* band = nullptr;
+        int64_t images = 0;
+        const char *x = nullptr, *add = nullptr;
+        char* out = nullptr;
+    };
     struct Pass {
         size_t first, last;          // steps first .. last-1
         int64_t piece = 0;           // rows of the last step made at a time
+        int64_t together = 1;        // images that run at a time, at most
         std::vector<size_t> room;    // elements of each buffer
         std::vector<int64_t> plane;  // channels first: elements of a buffer from one channel to the next
         size_t scratch = 0;          // of one thread's kernels, at most
+        size_t weights = 0;          // bytes
+        std::vector<Pass> alone;     // its steps one by one, of several
         std::string apart;           // why the next step does not belong to it
         size_t size() const { return last - first; }
     };
+    using Run = std::vector<const Pass*>;
 
     size_t pool_scratch(const ChainStep& step, const PoolShape& shape) const;
     Walk walk(size_t step) const;
@@ -110,13 +121,15 @@ class Chain {
     std::string why_apart(size_t step) const;
     bool settle(Pass& pass) const;
     Band walk_band(const Pass& pass, Range rows, int64_t piece) const;
+    bool whole_image(const Pass& pass, const Move& move) const;
     bool make_kernels(const Pass& pass, Band& band) const;
     const ConvKernel* band_kernel(size_t at, int64_t in_rows, int64_t top, int64_t out_rows) const;
     const Bands& bands_of(const Pass& pass, int64_t count) const;
     double work_of(const Pass& pass) const;
     int64_t band_count(const Pass& pass, int64_t batch) const;
-    int64_t images_at_once(int64_t batch) const;
-    size_t between(size_t odd) const;
+    Run passes_for(int64_t batch) const;
+    int64_t images_at_once(const Run& passes, int64_t batch) const;
+    size_t between(const Run& passes, size_t odd) const;
 
     static ConvArgs conv_args(const ChainStep& step, const ChainWeights& weights);
     void run_alone(size_t index, const ChainArgs& args, int64_t batch, const char* x, const char* add,
@@ -125,8 +138,9 @@ class Chain {
                   char* out) const;
     void run_pass(const Pass& pass, const ChainArgs& args, int64_t batch, const char* x, const char* add,
                   char* out) const;
-    void run_band(const Pass& pass, const Band& band, const ChainArgs& args, bool past_caches, const char* x,
-                  const char* add, char* out) const;
+    Coming coming_after(const Pass& pass, const Piece& piece, const Piece& next, size_t index) const;
+    void run_band(const Pass& pass, const ChainArgs& args, bool past_caches, const Piece& piece,
+                  const Piece& next) const;
 
     std::vector<ChainStep> steps_;
     DType dtype_;

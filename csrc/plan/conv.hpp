@@ -18,6 +18,12 @@ struct Placement {
     int64_t image, plane, row, pixel;
 };
 
+// What is read and written after a call, by others: `values` from x on, and `outputs` where its own outputs end.
+struct Coming {
+    const void* x = nullptr;
+    int64_t values = 0, outputs = 0;
+};
+
 // The arrays of one call, in the problem's layout, contiguous. Sizes were checked by the caller.
 struct ConvArgs {
     int64_t batch;
@@ -35,6 +41,9 @@ struct ConvArgs {
     const Placement* place = nullptr;
     bool past_caches =
         false;  // the larger array of `place` is streamed to (stream.hpp); without it: x's is far larger than caches
+    // Null, or what kernels that compute longer than they read may ask for meanwhile: of a chain, whose calls find their
+    // own inputs in L2.
+    const Coming* coming = nullptr;
 
     int64_t x_plane_of(const ConvProblem& p) const { return x_plane != 0 ? x_plane : p.in_pixels(); }
     int64_t out_plane_of(const ConvProblem& p) const { return out_plane != 0 ? out_plane : p.out_pixels(); }
