@@ -204,3 +204,33 @@ def test_weight_gradient_with_few_channels(seed: int) -> None:
         # those too wide for a vector may go by Winograd, which rounding sets right
         assert_close(np.rint(found.weight), expected.weight, 0, f"weight, {threads} threads")
         assert_close(found.bias, expected.bias, 0, f"bias, {threads} threads")
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_weight_gradient_of_many_channels(seed: int) -> None:
+    """Every way in which x is packed: in place, by planes in parts, runs of few channels; both layouts, 1 to 3 threads."""
+    rng = np.random.default_rng(seed)
+    few = seed % 3 == 0
+    c, k = int(rng.integers(1, 8) if few else rng.choice([9, 17, 530])), int(rng.choice([1, 17, 33, 70]))
+    kernel, dilation = int(rng.choice([2, 3, 5] if few else [1, 1, 3])), int(rng.choice([1, 1, 2]))
+    stride, padding = (tuple(int(n) for n in rng.integers(*limits, 2)) for limits in ((1, 4), (0, 3)))
+    if kernel == 1 and seed % 2:
+        padding = (0, 0)
+    size = (int(rng.integers(9, 20)), int(rng.integers(9, 60 if c < 100 else 20)))
+    dtype = "float64" if seed % 7 == 0 else "float32"
+    x = values("integers", (int(rng.integers(1, 4)), c, *size), dtype, "x")
+    w = np.zeros((k, c, kernel, kernel), dtype)
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation}
+    dy = values("integers", fastconv.conv2d(x, w, **keywords, backend="numpy").shape, dtype, "dy")
+    keywords["needs"] = ("weight", "bias")
+    expected = fastconv.conv2d_backward(dy, x, w, **keywords, backend="numpy")
+    last = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (dy, x)]
+    for threads in (1, 2, 3):
+        fastconv.set_num_threads(threads)
+        first = fastconv.conv2d_backward(dy, x, w, **keywords, backend="cpp")
+        found = fastconv.conv2d_backward(*last, w.transpose(2, 3, 1, 0), **keywords, layout="NHWC", backend="cpp")
+        # 3x3 may go by Winograd, which rounding sets right
+        assert_close(np.rint(first.weight), expected.weight, 0, f"weight, {threads} threads")
+        assert_close(np.rint(found.weight.transpose(3, 2, 0, 1)), expected.weight, 0, f"NHWC, {threads} threads")
+        assert_close(first.bias, expected.bias, 0, f"bias, {threads} threads")
+        assert_close(found.bias, expected.bias, 0, f"bias, NHWC, {threads} threads")

@@ -14,6 +14,10 @@
 
 namespace fastconv {
 
+// Many channels per group; see backward_weight_dense.cpp.
+template <class T>
+void backward_weight_dense(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db);
+
 // Few channels per group; see backward_weight_lanes.cpp.
 template <class T>
 void backward_weight_lanes(const ConvProblem& problem, int64_t batch, const T* dy, const T* x, T* dw, T* db);
@@ -42,10 +46,9 @@ bool backward_weight_depthwise(const ConvProblem& problem, int64_t batch, const 
 constexpr int64_t kTasks = 32;              // wanted: two to four for each thread of a large machine
 constexpr int64_t kCopyPixels = 768;        // adding up a copy costs as much as some 50 pixels
 constexpr size_t kCopiesBytes = 64u << 20;  // of all copies
-constexpr size_t kTileBytes =
-    640u << 10;                     // of the sums that one task goes through for each chunk: half an L2 cache
-constexpr int64_t kTileRows = 256;  // input channels of a task
-constexpr int64_t kTileColumns = 256;  // output channels of a task
+constexpr size_t kTileBytes = 1u << 20;  // of the sums that one task goes through for each chunk: an L2 cache
+constexpr int64_t kTileRows = 512;       // input channels of a task
+constexpr int64_t kTileColumns = 256;    // output channels of a task
 
 // How the sums of one copy stand: [block of output channels][tap and input channel][lanes of the block].
 struct Sums {

@@ -108,6 +108,12 @@ void copy_rows(const T* from, int64_t from_row, int64_t rows, int64_t columns, T
         }
         return;
     }
+    if (full <= L) {
+        const auto valid = mask<V>(columns), all = mask<V>(full);
+        for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row)
+            store(to, load<V>(from, valid), all);
+        return;
+    }
     for (int64_t r = 0; r < rows; r++, from += from_row, to += to_row) {
         for (int64_t c = 0; c < full; c += L) {
             const V v = load<V>(from + (c < columns ? c : 0), mask<V>(columns - c));
