@@ -5,31 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..backends import registry
-from ..backends.protocol import Array, Backend
+from ..backends.protocol import Array
 from ..errors import GeometryError, UnknownNameError
 from ..geometry import adaptive_windows, check_size, ntuple, pool_geometry
 from ._arrays import check_grad, float_dtype, kernel_dtype, native, new_or_checked, real_array
-from ._pool_calls import (
-    Average,
-    AverageBackward,
-    Max,
-    MaxBackward,
-    avg_pool,
-    avg_pool_backward,
-    check_ties,
-    max_pool,
-    max_pool_backward,
-)
-from ._repeated import Bounded, call_key
+from ._pool_calls import Average, AverageBackward, Max, MaxBackward, check_ties
+from ._repeated import Bounded, Repeated, call_key
 
 __all__ = ["adaptive", "adaptive_backward", "global_pool", "global_pool_backward"]
-
-CallT = TypeVar("CallT", Max, MaxBackward, Average, AverageBackward)
 
 _FEW = 8  # so many positions of a window are added one by one: np.add.reduce of 2 or 3 takes four times as long
 _RANKS = {"NCW": 1, "NWC": 1, "NCHW": 2, "NHWC": 2, "NCDHW": 3, "NDHWC": 3}
@@ -57,24 +45,15 @@ class _Windows:
         lengths = [{stop - start for start, stop in axis} for axis in self.axes]
         steps = [{b[0] - a[0] for a, b in itertools.pairwise(axis)} or {1} for axis in self.axes]
         self.alike = all(len(a) == 1 for a in (*lengths, *steps)) and all(min(s) > 0 for s in steps)
-        self.kernel = tuple(max(a) for a in lengths)
-        self.stride = tuple(max(s) for s in steps)
-        kernel, out_size = ((*(1,) * (3 - rank), *sizes) for sizes in (self.kernel, outs))
+        each = [max(a) for a in lengths], [max(s) for s in steps], outs
+        kernel, stride, out_size = ((*(1,) * (3 - rank), *sizes) for sizes in each)
         self.geometry = replace(
             whole,
             kernel=(kernel[0], kernel[1], kernel[2]),
+            stride=(stride[0], stride[1], stride[2]) if self.alike else whole.stride,
             out_size=(out_size[0], out_size[1], out_size[2]),
-            adaptive=True,
+            adaptive=not self.alike,
         )
-        self.calls: dict[Any, Any] = {}  # on this geometry, by what is computed, backend and dtypes
-
-    def call(self, make: type[CallT], func: str, backend: Backend, *given: Any) -> CallT:
-        """What runs a pooling of these windows on a backend that takes them."""
-        key = make, func, backend, given
-        if key not in self.calls:
-            self.calls[key] = make(func, self.geometry, backend, *given)
-        found: CallT = self.calls[key]
-        return found
 
     def along(self, array: Array, axis: int, start: int, stop: int) -> Array:
         """A view of one range of one spatial axis."""
@@ -107,6 +86,8 @@ class _Windows:
 
 
 _known = Bounded[_Windows]()
+_forward = Repeated[Max | Average]()
+_backward = Repeated[MaxBackward | AverageBackward]()
 
 
 def _windows(func: str, rank: int, x: Array, output_size: Any, layout: Any) -> _Windows:
@@ -119,20 +100,31 @@ def _windows(func: str, rank: int, x: Array, output_size: Any, layout: Any) -> _
 
 
 def adaptive(
-    kind: str, rank: int, x: Any, output_size: Any, layout: Any, out: Array | None, backend: Any, func: str = ""
-) -> Array:
+    kind: str, rank: int, x: Any, output_size: Any, layout: Any, out: Array | None, backend: Any, func: str = "",
+    settings: tuple[Any, ...] | None = None,
+) -> Array:  # fmt: skip
+    """``settings`` are those that an operation which calls this one asks for again."""
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    if settings is None:
+        settings = (kind, rank, output_size, layout, func, runs_on)
+        y = _forward.again(settings)(x, out)
+        if y is not None:
+            return y  # type: ignore[no-any-return]
     func = func or f"adaptive_{kind}_pool{rank}d"
+    key = call_key((kind, rank, output_size), (layout, func, runs_on), x)
+    call = _forward.find(key, settings)
+    if call is not None:
+        return call(x, out)
     x = real_array(func, "x", x)
     w = _windows(func, rank, x, output_size, layout)
-    if w.alike:
-        if kind == "max":
-            return max_pool(rank, x, w.kernel, w.stride, 0, 1, False, layout, out, backend, func)
-        return avg_pool(rank, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
-    runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    if runs_on.adaptive_windows:
-        if kind == "max":
-            return w.call(Max, func, runs_on, x.dtype)(x, out)
-        return w.call(Average, func, runs_on, (x.dtype, float_dtype(x)))(x, out)
+    if w.alike or runs_on.adaptive_windows:
+        call = (
+            Max(func, w.geometry, runs_on, x.dtype)
+            if kind == "max"
+            else Average(func, w.geometry, runs_on, (x.dtype, float_dtype(x)))
+        )
+        _forward.keep(key, settings, call)
+        return call(x, out)
     if kind == "max":
         out = new_or_checked(func, out, w.shape, x.dtype.newbyteorder("="), (x,))
         out[...] = w.reduce(x, np.logical_or if x.dtype.kind == "b" else np.maximum)
@@ -147,27 +139,34 @@ def adaptive(
 
 def adaptive_backward(
     kind: str, rank: int, grad_output: Any, x: Any, output_size: Any, layout: Any, ties: Any, out: Array | None,
-    backend: Any, func: str = "",
+    backend: Any, func: str = "", settings: tuple[Any, ...] | None = None,
 ) -> Array:  # fmt: skip
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    if settings is None:
+        settings = (kind, rank, output_size, layout, ties, func, runs_on)
+        dx = _backward.again(settings)(grad_output, x, out)
+        if dx is not None:
+            return dx  # type: ignore[no-any-return]
     func = func or f"adaptive_{kind}_pool{rank}d_backward"
+    key = call_key((kind, rank, output_size), (layout, ties, func, runs_on), grad_output, x)
+    call = _backward.find(key, settings)
+    if call is not None:
+        return call(grad_output, x, out)
     gradient = real_array(func, "grad_output", grad_output)
     check_ties(func, ties)
     x = real_array(func, "x", x)
     w = _windows(func, rank, x, output_size, layout)
     check_grad(func, gradient, w.shape)
-    if w.alike:
-        if kind == "max":
-            return max_pool_backward(
-                rank, gradient, x, w.kernel, w.stride, 0, 1, False, layout, ties, out, backend, func
-            )
-        return avg_pool_backward(rank, gradient, x, w.kernel, w.stride, 0, False, True, layout, out, backend, func)
     result = float_dtype(gradient, x)
-    runs_on = registry.active() if backend is None else registry.get_backend(backend)
-    if runs_on.adaptive_windows:
+    if w.alike or runs_on.adaptive_windows:
         given = (gradient.dtype, x.dtype, result)
-        if kind == "max":
-            return w.call(MaxBackward, func, runs_on, given, ties)(gradient, x, out)
-        return w.call(AverageBackward, func, runs_on, given)(gradient, x, out)
+        call = (
+            MaxBackward(func, w.geometry, runs_on, given, ties)
+            if kind == "max"
+            else AverageBackward(func, w.geometry, runs_on, given)
+        )
+        _backward.keep(key, settings, call)
+        return call(gradient, x, out)
     out = new_or_checked(func, out, x.shape, result, (gradient, x))
     dy = gradient.astype(kernel_dtype(result))
     with np.errstate(all="ignore"):
@@ -244,6 +243,12 @@ def _spatial(x: Array, rank: int, layout: Any) -> tuple[int, ...]:
 
 
 def global_pool(kind: str, x: Any, keepdims: Any, layout: Any, out: Array | None, backend: Any) -> Array:
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    settings = ("global", kind, keepdims, layout, runs_on)
+    if keepdims is True:
+        y = _forward.again(settings)(x, out)
+        if y is not None:
+            return y  # type: ignore[no-any-return]
     func = f"global_{kind}_pool"
     array, keep = real_array(func, "x", x), _keepdims(func, keepdims)
     rank = _rank(func, array, layout)
@@ -255,12 +260,18 @@ def global_pool(kind: str, x: Any, keepdims: Any, layout: Any, out: Array | None
         out = new_or_checked(func, out, y.shape, y.dtype, (array,))
         out[...] = y
         return out
-    return adaptive(kind, rank, array, 1, layout, out, backend, func)
+    return adaptive(kind, rank, array, 1, layout, out, backend, func, settings if keepdims is True else None)
 
 
 def global_pool_backward(
     kind: str, grad_output: Any, x: Any, keepdims: Any, layout: Any, ties: Any, out: Array | None, backend: Any
 ) -> Array:
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    settings = ("global", kind, keepdims, layout, ties, runs_on)
+    if keepdims is True:
+        dx = _backward.again(settings)(grad_output, x, out)
+        if dx is not None:
+            return dx  # type: ignore[no-any-return]
     func = f"global_{kind}_pool_backward"
     gradient, array = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
     rank = _rank(func, array, layout)
@@ -269,4 +280,5 @@ def global_pool_backward(
         spatial = _spatial(array, rank, layout)
         check_grad(func, gradient, tuple(n for a, n in enumerate(array.shape) if a not in spatial))
         gradient = np.expand_dims(gradient, spatial)
-    return adaptive_backward(kind, rank, gradient, array, 1, layout, ties, out, backend, func)
+    again = settings if keepdims is True else None
+    return adaptive_backward(kind, rank, gradient, array, 1, layout, ties, out, backend, func, again)
