@@ -187,7 +187,7 @@ def test_random_max_pool_gradients(seed: int) -> None:
 
 
 @pytest.mark.skipif(REASONS["cpp"] is not None, reason=f"backend cpp: {REASONS['cpp']}")
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_max_pool_gradients_plane_by_plane(seed: int) -> None:
     """Channels first, strides of one and two: ordinary planes beside some with NaN, infinities and the least number."""
     rng = np.random.default_rng(seed)
@@ -196,7 +196,10 @@ def test_max_pool_gradients_plane_by_plane(seed: int) -> None:
     padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
     size = [k + int(rng.integers(0, 45)) for k in kernel]
     n, c = int(rng.integers(1, 4)), int(rng.choice([1, 5, 33]))
-    if seed % 8 == 0:  # rows of one plane on several threads
+    if seed >= 40:  # the stem's pooling, by rows short and long
+        kernel, stride, size = (3, 3), (2, 2), [int(n) for n in rng.integers(3, 90, 2)]
+        padding = tuple(int(p) for p in rng.integers(0, 2, 2))
+    elif seed % 8 == 0:  # rows of one plane on several threads
         kernel, stride, padding, size, n, c = (5, 4), (1, 1), (2, 1), [111, 119], 1, 1
     x = rng.integers(-5, 6, (n, c, *size)).astype("float64" if seed % 5 == 0 else "float32")
     x[rng.random(x.shape) < 0.01] = np.inf

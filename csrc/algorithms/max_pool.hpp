@@ -14,6 +14,7 @@
 
 #include "algorithms/max_pool_apart.hpp"
 #include "algorithms/max_pool_flat.hpp"
+#include "algorithms/max_pool_halved.hpp"
 #include "algorithms/max_pool_kernels.hpp"
 #include "algorithms/max_pool_rows.hpp"
 #include "algorithms/max_pool_scattered.hpp"
@@ -56,27 +57,22 @@ struct Ring {
                (s.kernel[1] < s.in[1] ? s.kernel[1] : s.in[1]);
     }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, char* base) {
-        char* p = base;
-        const auto take = [&](int64_t bytes) {
-            char* at = p;
-            p += (bytes + 63) / 64 * 64;
-            return at;
-        };
-        taps = reinterpret_cast<TapRow<T>*>(take(tap_row_limit(s) * static_cast<int64_t>(sizeof(TapRow<T>))));
-        cover = reinterpret_cast<CoverRow<T>*>(take(covers * static_cast<int64_t>(sizeof(CoverRow<T>))));
-        leading = reinterpret_cast<T*>(take((s.out[2] + kLanes<T>)*static_cast<int64_t>(sizeof(T))));
-        marks = reinterpret_cast<T*>(take(rows * length * static_cast<int64_t>(sizeof(T))));
-        gs = reinterpret_cast<T*>(take(rows * length * static_cast<int64_t>(sizeof(T))));
+    int64_t place(const PoolShape& s, void* scratch) {
+        Pieces pieces(scratch);
+        taps = pieces.take<TapRow<T>>(tap_row_limit(s));
+        cover = pieces.take<CoverRow<T>>(covers);
+        leading = pieces.take<T>(s.out[2] + kLanes<T>);
+        marks = pieces.take<T>(rows * length);
+        gs = pieces.take<T>(rows * length);
         const int64_t many = s.kernel[0] * s.kernel[1] * s.kernel[2];
-        offsets = many > kTableTaps ? nullptr : reinterpret_cast<int64_t*>(take(many * 8));
+        offsets = many > kTableTaps ? nullptr : pieces.take<int64_t>(many);
         if (s.channels_last) {
             const int64_t most = s.out[2] * (s.kernel[2] < s.in[2] ? s.kernel[2] : s.in[2]);
-            columns.begin = reinterpret_cast<int64_t*>(take((s.in[2] + 1) * 8));
-            columns.window = reinterpret_cast<int64_t*>(take(most * 8));
-            columns.tap = reinterpret_cast<int64_t*>(take(most * 8));
+            columns.begin = pieces.take<int64_t>(s.in[2] + 1);
+            columns.window = pieces.take<int64_t>(most);
+            columns.tap = pieces.take<int64_t>(most);
         }
-        return p - base;
+        return pieces.bytes();
     }
 };
 
@@ -124,7 +120,7 @@ void backward_marks(const PoolShape& s, const T* dy, bool shared, const T* x, T*
                     void* scratch) {
     const int64_t u = s.unit(), pitch = s.in[2] * u;
     Ring<T> ring(s, part.c1 - part.c0);
-    ring.place(s, static_cast<char*>(scratch));
+    ring.place(s, scratch);
     fill(ring.gs, ring.rows * ring.length, T(0));
     fill(ring.marks, ring.rows * ring.length, T(0));
     if (s.channels_last) {
@@ -281,9 +277,14 @@ template <class T>
 int64_t gradient_scratch(const PoolShape& s) {
     Ring<T> ring(s, s.channels_last ? s.channels : 1);
     const int64_t bytes = ring.place(s, nullptr);
-    const int64_t other = is_flat(s)        ? Flat<T>(s).place(s, nullptr)
-                          : is_separable(s) ? Separable<T>(s).place(s, nullptr)
-                                            : 0;
+    int64_t other = 0;
+    if (is_flat(s))
+        other = Flat<T>(s).place(s, nullptr);
+    else if (is_separable(s))
+        other = Separable<T>(s).place(s, nullptr);
+    if constexpr (kHalves<T>) {
+        if (is_halved(s)) other = Halved<T>(s).place(nullptr);
+    }
     return bytes > other ? bytes : other;
 }
 
@@ -296,6 +297,9 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
     if (ties == Ties::first && is_whole(s)) return backward_whole(s, g, from, to, part);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
     if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);
+    if constexpr (kHalves<T>) {
+        if (ties == Ties::first && is_halved(s)) return backward_halved(s, g, from, to, part, scratch);
+    }
     if (ties == Ties::first && is_flat(s)) return backward_flat(s, g, from, to, part, scratch);
     if (ties == Ties::first && is_separable(s)) return backward_separable(s, g, from, to, part, scratch);
     if (ties == Ties::first) return backward_marks<T, Want::number>(s, g, false, from, to, part, scratch);
@@ -313,7 +317,7 @@ void indices(const PoolShape& s, const void* x, void* out, int64_t* numbers, con
              void* scratch) {
     const int64_t u = s.unit(), width = part.c1 - part.c0;
     Ring<T> ring(s, width);
-    ring.place(s, static_cast<char*>(scratch));
+    ring.place(s, scratch);
     if (!s.channels_last) leading_taps(s, ring.leading);
     for (int64_t t = 0; ring.offsets && t < s.kernel[0] * s.kernel[1] * s.kernel[2]; t++)
         ring.offsets[t] = tap_offset(s, t);

@@ -77,30 +77,23 @@ struct Flat {
     }
     int64_t row_of(int64_t phase, int64_t j) const { return (phase * rows + j) * pitch; }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, char* scratch) {
-        char* p = scratch;
-        const auto take = [&](int64_t count, int64_t bytes) {
-            char* at = p;
-            p += (count * bytes + 127) / 64 * 64;
-            return at;
-        };
-        constexpr auto size = static_cast<int64_t>(sizeof(T));
+    int64_t place(const PoolShape& s, void* scratch) {
+        Pieces pieces(scratch);
         const int64_t ahead = (shift + L - 1) / L * L, run = ahead + high * rows * pitch + shift + 2 * L,
                       others = (windows + 2 * guard) * pitch + L;
-        x[0] = reinterpret_cast<T*>(take(run, size));
-        x[1] = wide == 2 ? reinterpret_cast<T*>(take(run, size)) : nullptr;
-        best = reinterpret_cast<T*>(take(run, size));
-        tap = reinterpret_cast<T*>(take(run, size)) + ahead;
-        sum = reinterpret_cast<T*>(take(run, size)) + ahead;
-        choice = reinterpret_cast<T*>(take(others, size));
-        g = reinterpret_cast<T*>(take(others, size));
-        lead = reinterpret_cast<T*>(take(run > others ? run : others, size));
+        x[0] = pieces.take<T>(run);
+        x[1] = wide == 2 ? pieces.take<T>(run) : nullptr;
+        best = pieces.take<T>(run);
+        tap = pieces.take<T>(run) + ahead;
+        sum = pieces.take<T>(run) + ahead;
+        choice = pieces.take<T>(others);
+        g = pieces.take<T>(others);
+        lead = pieces.take<T>(run > others ? run : others);
         const int64_t k = s.kernel[2];
-        phases = reinterpret_cast<FlatPhase<T>*>(take(high, sizeof(FlatPhase<T>)));
-        from = reinterpret_cast<const T**>(take(s.kernel[1] + high * k, sizeof(const T*)));
-        auto* const covers =
-            reinterpret_cast<CoverRow<T>*>(take(high * (s.kernel[1] + k), sizeof(CoverRow<T>)));
-        if (scratch == nullptr) return p - scratch;
+        phases = pieces.take<FlatPhase<T>>(high);
+        from = pieces.take<const T*>(s.kernel[1] + high * k);
+        auto* const covers = pieces.take<CoverRow<T>>(high * (s.kernel[1] + k));
+        if (scratch == nullptr) return pieces.bytes();
         for (int64_t phase = 0; phase < high; phase++) {
             phases[phase].from = from + s.kernel[1] + phase * k;
             phases[phase].rows = covers + phase * (s.kernel[1] + k);
@@ -113,7 +106,7 @@ struct Flat {
         fill(sum - ahead, run, T(0));
         fill(choice, others, T(0));
         fill(g, others, T(0));
-        return p - scratch;
+        return pieces.bytes();
     }
     void begin_band(const PoolShape& s, int64_t begin, int64_t end);
 };
@@ -383,7 +376,7 @@ void flat_band(const PoolShape& s, const Flat<T>& f, const T* x, const T* dy, T*
 template <class T>
 void backward_flat(const PoolShape& s, const T* dy, const T* x, T* dx, const PoolPart& part, void* scratch) {
     Flat<T> f(s);
-    f.place(s, static_cast<char*>(scratch));
+    f.place(s, scratch);
     const int64_t h = s.in[1], plane = h * s.in[2];
     for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
         for (int64_t id = part.row0 / h; id * h < part.row1; id++) {

@@ -11,6 +11,19 @@
 FASTCONV_BEGIN_ISA
 namespace {
 
+// Cuts scratch into pieces, each from a cache line on and with a line behind it; counts only where there is no scratch.
+struct Pieces {
+    char *base, *at;
+    explicit Pieces(void* scratch) : base(static_cast<char*>(scratch)), at(base) {}
+    template <class U>
+    U* take(int64_t count) {
+        U* const piece = reinterpret_cast<U*>(at);
+        at += (count * static_cast<int64_t>(sizeof(U)) + 127) / 64 * 64;
+        return piece;
+    }
+    int64_t bytes() const { return at - base; }
+};
+
 // One input row that a row of windows reads, and the number of its first tap.
 template <class T>
 struct TapRow {
@@ -138,8 +151,9 @@ FASTCONV_INLINE void search_block(const PoolShape& s, const TapRow<T>* rows, int
 }
 
 template <class T, Want kWant, int kStride>
-void search_row_as(const PoolShape& s, const TapRow<T>* rows, int64_t count, const T* leading, const T* dy,
-                   bool shared, T* mark, T* g, T* values) {
+__attribute__((noinline)) void search_row_as(const PoolShape& s, const TapRow<T>* rows, int64_t count,
+                                             const T* leading, const T* dy, bool shared, T* mark, T* g,
+                                             T* values) {
     constexpr int L = kLanes<T>;
     const int64_t reach = kStride * L + s.span(2) - 1;
     for (int64_t i = 0; i < s.out[2]; i += L) {
@@ -344,8 +358,9 @@ FASTCONV_INLINE void search_channels(const TapRow<T>* rows, int64_t count, const
 }
 
 template <class T, Want kWant>
-void search_positions(const PoolShape& s, const TapRow<T>* rows, int64_t count, int64_t c0, int64_t c1,
-                      const T* dy, bool shared, T* mark, T* g, T* values) {
+__attribute__((noinline)) void search_positions(const PoolShape& s, const TapRow<T>* rows, int64_t count,
+                                                int64_t c0, int64_t c1, const T* dy, bool shared, T* mark,
+                                                T* g, T* values) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = lanes_of<V>;
     const int64_t u = s.unit(), step = s.dilation[2] * u, width = c1 - c0;

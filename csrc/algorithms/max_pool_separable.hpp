@@ -41,26 +41,19 @@ struct Separable {
         length = s.out[2] * block;
     }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, char* base) {
-        char* p = base;
-        const auto take = [&](int64_t count, int64_t bytes) {
-            char* at = p;
-            p += (count * bytes + 127) / 64 * 64;
-            return at;
-        };
-        constexpr auto size = static_cast<int64_t>(sizeof(T));
+    int64_t place(const PoolShape& s, void* scratch) {
+        Pieces pieces(scratch);
         const int64_t most = s.out[2] * (s.kernel[2] < s.in[2] ? s.kernel[2] : s.in[2]);
-        best = reinterpret_cast<T*>(take(h_rows * length, size));
-        tap = reinterpret_cast<T*>(take(h_rows * length, size));
-        choice = reinterpret_cast<T*>(take(w_rows * length, size));
-        sum = reinterpret_cast<T*>(take(length, size));
-        rows = reinterpret_cast<TapRow<T>*>(
-            take(s.kernel[1] < s.in[1] ? s.kernel[1] : s.in[1], sizeof(TapRow<T>)));
-        cover = reinterpret_cast<CoverRow<T>*>(take(w_rows, sizeof(CoverRow<T>)));
-        cover_begin = reinterpret_cast<int64_t*>(take(s.in[2] + 1, 8));
-        cover_from = reinterpret_cast<int64_t*>(take(most, 8));
-        cover_tap = reinterpret_cast<T*>(take(most, size));
-        return p - base;
+        best = pieces.take<T>(h_rows * length);
+        tap = pieces.take<T>(h_rows * length);
+        choice = pieces.take<T>(w_rows * length);
+        sum = pieces.take<T>(length);
+        rows = pieces.take<TapRow<T>>(s.kernel[1] < s.in[1] ? s.kernel[1] : s.in[1]);
+        cover = pieces.take<CoverRow<T>>(w_rows);
+        cover_begin = pieces.take<int64_t>(s.in[2] + 1);
+        cover_from = pieces.take<int64_t>(most);
+        cover_tap = pieces.take<T>(most);
+        return pieces.bytes();
     }
     void cover_columns(const PoolShape& s) {
         for (int64_t i = 0; i <= s.in[2]; i++) cover_begin[i] = 0;
@@ -237,7 +230,7 @@ template <class T>
 void backward_separable(const PoolShape& s, const T* dy, const T* x, T* dx, const PoolPart& part,
                         void* scratch) {
     Separable<T> ring(s);
-    ring.place(s, static_cast<char*>(scratch));
+    ring.place(s, scratch);
     ring.cover_columns(s);
     fill(ring.best, ring.h_rows * ring.length,
          T(0));  // lanes that no channel fills are searched with the others

@@ -87,6 +87,12 @@ FASTCONV_INLINE Range<V> range_of(int64_t q, int64_t n) {
     const int32_t high = n - q >= L ? L : n - q <= low ? low : static_cast<int32_t>(n - q);
     return {low, high, ((1u << high) - 1) & ~((1u << low) - 1)};
 }
+// Instruction sets without masks take them lane by lane, out of line.
+template <class V>
+__attribute__((noinline)) V load_range(const scalar_of<V>* p, int32_t low, int32_t high, V fill) {
+    for (int32_t l = low; l < high; l++) fill[l] = p[l];
+    return fill;
+}
 // The lanes of a range, `fill` in the others; nothing else is read.
 template <class V>
 FASTCONV_INLINE V load(const scalar_of<V>* p, Range<V> range, V fill) {
@@ -98,10 +104,21 @@ FASTCONV_INLINE V load(const scalar_of<V>* p, Range<V> range, V fill) {
     }
 #else
     if (range.high - range.low == lanes_of<V>) return load<V>(p);
-    scalar_of<V> lanes[lanes_of<V>];
-    store(lanes, fill);
-    for (int32_t l = range.low; l < range.high; l++) lanes[l] = p[l];
-    return load<V>(lanes);
+    return load_range<V>(p, range.low, range.high, fill);
+#endif
+}
+// The lanes of a range are written, nothing else.
+template <class V>
+FASTCONV_INLINE void store(scalar_of<V>* p, V v, Range<V> range) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(scalar_of<V>) == 4) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>(range.bits), (__m512)v);
+    } else {
+        _mm512_mask_storeu_pd(p, static_cast<__mmask8>(range.bits), (__m512d)v);
+    }
+#else
+    if (range.high - range.low == lanes_of<V>) return store(p, v);
+    for (int32_t l = range.low; l < range.high; l++) p[l] = v[l];
 #endif
 }
 
