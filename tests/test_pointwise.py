@@ -33,6 +33,7 @@ SHAPES = [
     (33, 80, 15, 14, 2, 1),  # of gathered pixels,
     (700, 512, 9, 11, 1, 1),  # and weights that leave L2 no room
     (640, 448, 13, 13, 2, 1),
+    (2101, 83, 5, 9, 1, 1),  # and chains that take several passes
 ]
 
 

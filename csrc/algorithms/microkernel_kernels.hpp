@@ -51,7 +51,7 @@ struct ChannelTile {
     T* out;
     int64_t out_row;
     int64_t channels;         // valid ones, 1 to vectors * lanes
-    bool accumulate = false;  // add to what stands in out
+    bool accumulate = false;  // add to earlier sums
     const T* bias = nullptr;  // one per channel
     const T* add = nullptr;   // laid out as out
     Clamp clamp = Clamp::none;
@@ -65,6 +65,8 @@ struct ChannelTile {
     int64_t ahead_lines = 0;   // of each segment
     const T* ahead_x = nullptr;  // the same for their inputs or outputs
     int64_t ahead_x_lines = 0;
+    const T* earlier = nullptr;  // where earlier sums stand; null: in out
+    int64_t earlier_row = 0;
 };
 
 constexpr int kMaxPixelRows = 6;     // output channels of a pixel tile
@@ -77,8 +79,9 @@ struct Micro {
     int lanes;
     int pixel_rows, pixel_vectors;  // largest tile of this instruction set
     int channel_rows, channel_vectors;
-    int wide_rows,
-        wide_vectors;  // a wider tile of fewer pixels, where there are registers for it; else the same
+    // A wider tile of fewer pixels, where there are registers for it; else the same. Its segments follow each other in x,
+    // and its weights are packed.
+    int wide_rows, wide_vectors;
     void (*pixels[kMaxPixelRows + 1][kMaxPixelVectors + 1])(const PixelTile<T>&);          // [rows][vectors]
     void (*channels[kMaxChannelRows + 1][kMaxChannelVectors + 1])(const ChannelTile<T>&);  // [rows][vectors]
 };
