@@ -171,6 +171,39 @@ def test_beyond_the_caches(kernel: int, stride: int) -> None:
                 assert np.array_equal(y[i], fastconv.conv2d(x[i], w, **given))
 
 
+def check_three_by_three(seed: int) -> None:
+    """Weights that are infinite meet no padding; a NaN passes every clamp; an addend comes before it."""
+    rng = np.random.default_rng(seed)
+    c, stride = int(rng.choice([16, 40, 64, 80, 112])), int(rng.integers(1, 3))
+    h, wide = int(rng.integers(3, 12)), int(rng.integers(6, 34))
+    (top, bottom), (left, right) = pads = rng.integers(0, 2, (2, 2)).tolist()
+    x = rng.integers(-3, 4, (2, h, wide, c)).astype("float32")
+    w, b = rng.integers(-2, 3, (3, 3, 1, c)).astype("float32"), rng.integers(-3, 4, c).astype("float32")
+    w[:, 0, 0, ::3], w[:, 2, 0, 1::3], w[0, :, 0, 2::3] = np.inf, -np.inf, np.inf
+    x[0, h // 2, wide // 2, c // 2] = np.nan
+    oh, ow = (h + top + bottom - 3) // stride + 1, (wide + left + right - 3) // stride + 1
+    y = np.zeros((2, oh, ow, c), "float32")
+    with np.errstate(invalid="ignore"):
+        for i, j, row, column in np.ndindex(3, 3, oh, ow):
+            at, to = row * stride + i - top, column * stride + j - left
+            if 0 <= at < h and 0 <= to < wide:
+                y[:, row, column] += x[:, at, to] * w[i, j, 0]
+    add = rng.integers(-3, 4, y.shape).astype("float32")
+    for activation, low, high in ((None, -np.inf, np.inf), ("relu", 0, np.inf), ("relu6", 0, 6)):
+        plan = fastconv.plan_conv2d(
+            x.shape, w, b, stride=stride, padding=pads, groups=c, layout="NHWC", activation=activation, backend="cpp",
+            algorithm="depthwise",
+        )  # fmt: skip
+        for first in (0, 4):
+            np.testing.assert_array_equal(plan(placed(x, first)), np.clip(y + b, low, high))
+            np.testing.assert_array_equal(plan(x, add=placed(add, first)), np.clip(y + b + add, low, high))
+
+
+@pytest.mark.parametrize("isa", isas() or ["none"])
+def test_infinite_weights_and_clamps(isa: str) -> None:
+    run_with_isa(isa, "import test_depthwise as t\nfor s in range(40): t.check_three_by_three(s)\nprint('right')")
+
+
 def test_nan_stays_where_it_is_seen() -> None:
     x = np.ones((1, 6, 7, 8, 80), "float32")
     x[0, 3, 4, 5, 70] = np.nan

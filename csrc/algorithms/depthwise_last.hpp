@@ -4,9 +4,10 @@
 // sixteen registers), so that a loaded input vector serves all tap columns and two tap rows: 40 loads and 18
 // weights for 144 multiply-adds. A load that lies in two cache lines takes twice as long: see lanes_before
 // (batch of one, in L2: 240 channels at 28 x 28, 5x5, stride 2 37 to 25 us, 672 at 14 x 14 60 to 47, 3x3 192
-// at 28 x 28 40 to 26). 7x7: 768 at 7 x 7 72 to 19, 384 at 14 x 14 109 to 53. More than seven tap columns are
-// added seven at a time: 9x9 with 512 channels at 7 x 7 83 to 23 us, 13x13 with 1024 at 7 x 7 220 to 76,
-// 11x11 with 96 at 56 x 56 1.35 ms to 0.62.
+// at 28 x 28 40 to 26). 3x3 with 512 bits asks nothing while it adds (nine_block): 384 at 14 x 14 17.5 to 10.8
+// us, 960 at 7 x 7 11.3 to 7.4, 192 at 28 x 28, stride 2 12.8 to 10.5. 7x7: 768 at 7 x 7 72 to 19, 384 at
+// 14 x 14 109 to 53. More than seven tap columns are added seven at a time: 9x9 with 512 channels at 7 x 7
+// 83 to 23 us, 13x13 with 1024 at 7 x 7 220 to 76, 11x11 with 96 at 56 x 56 1.35 ms to 0.62.
 // Tried and dropped: cutting 32 channels into three vectors instead of two (105 to 118 us at 112 x 112).
 #pragma once
 
@@ -51,21 +52,97 @@ FASTCONV_INLINE Mask<V> channel_mask(int64_t channel, int64_t channels) {
     return kVectorBytes < 64 ? mask<V>(channels - channel) : mask<V>(-channel, channels - channel);
 }
 
+#if defined(__AVX512F__)
+// A clamp as two bounds, so that no output asks which one it is. The second operand is the result where one is NaN or both
+// are zero, as in `clamped`; masks of ones, because GCC warns of the undefined vector in the others.
+template <class V>
+struct Bounds {
+    V low, high;
+    FASTCONV_INLINE explicit Bounds(Clamp clamp)
+        : low(broadcast<V>(clamp == Clamp::none ? -__builtin_inff() : 0)),
+          high(broadcast<V>(clamp == Clamp::relu6 ? 6 : __builtin_inff())) {}
+    FASTCONV_INLINE V of(V v) const {
+        if constexpr (sizeof(scalar_of<V>) == 4)
+            return (V)_mm512_maskz_min_ps(0xffff, (__m512)high,
+                                          _mm512_maskz_max_ps(0xffff, (__m512)low, (__m512)v));
+        else
+            return (V)_mm512_maskz_min_pd(0xff, (__m512d)high,
+                                          _mm512_maskz_max_pd(0xff, (__m512d)low, (__m512d)v));
+    }
+};
+#else
+template <class V>
+struct Bounds {
+    Clamp clamp;
+    FASTCONV_INLINE explicit Bounds(Clamp c) : clamp(c) {}
+    FASTCONV_INLINE V of(V v) const { return clamped(v, clamp); }
+};
+#endif
+
 // Finished sums of P pixels of R rows, from pixel `first` on.
 template <class T, int R, int P, class V>
 FASTCONV_INLINE void store_pixels(const ChannelRun<T>& c, V (&sum)[R][P], int64_t first, int64_t channel,
                                   Mask<V> m) {
     const V bias = c.bias != nullptr ? load<V>(c.bias + channel, m) : V{};
+    const Bounds<V> bounds(c.clamp);
+    const int64_t at = first * c.out_pixel + channel, pixel = c.out_pixel, row = c.out_row;
+    const auto put = [&](auto adds) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-    for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++) {
+            T* out = c.out + at + r * row;
+            const T* add = c.add + at + r * row;
 #pragma GCC unroll 8
-        for (int p = 0; p < P; p++) {
-            const int64_t at = r * c.out_row + (first + p) * c.out_pixel + channel;
-            V v = sum[r][p] + bias;
-            if (c.add != nullptr) v = v + load<V>(c.add + at, m);
-            store(c.out + at, clamped(v, c.clamp), m);
+            for (int p = 0; p < P; p++, out += pixel, add += pixel) {
+                V v = sum[r][p] + bias;
+                if constexpr (decltype(adds)::value != 0) v = v + load<V>(add, m);
+                store(out, bounds.of(v), m);
+            }
         }
+    };
+    c.add != nullptr ? put(Int<1>()) : put(Int<0>());
 }
+
+#if defined(__AVX512F__)
+// 3x3: all nine weights in registers and no question in a row. The first and the last column may lie in the padding:
+// there masks keep the sums as they are.
+template <int S, int R, int P>
+FASTCONV_INLINE void nine_block(const ChannelRun<float>& c, int64_t first, int64_t channel) {
+    using V = vec<float, kLanes<float>>;
+    constexpr int N = (P - 1) * S + 3;  // columns that are read
+    const int64_t pixel = c.pixel, low = c.pad_left - first * S;
+    const auto m = channel_mask<V>(channel, c.channels);
+    const auto all = static_cast<__mmask16>(m.bits);
+    const __mmask16 left = low > 0 ? 0 : all, right = low + c.in_columns < N ? 0 : all;
+    __m512 weight[9];
+    V sum[R][P] = {};
+    const float* w = c.w + channel;
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; i++, w += c.w_tap) weight[i] = _mm512_maskz_loadu_ps(all, w);
+#pragma GCC unroll 4
+    for (int i = 0; i < R + 2; i++) {
+        if (c.tap_rows[i] == nullptr) continue;
+        const float* x = c.tap_rows[i] - low * pixel + channel;
+#pragma GCC unroll 17
+        for (int n = 0; n < N; n++, x += pixel) {
+            const bool inner = n > 0 && n < N - 1;
+            const __mmask16 read = inner ? all : n == 0 ? left : right;
+            const __m512 in = _mm512_maskz_loadu_ps(read, x);
+#pragma GCC unroll 2
+            for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) {
+                    if (i < r || i > r + 2 || n < p * S || n > p * S + 2) continue;
+                    const __m512 tap = weight[(i - r) * 3 + n - p * S];
+                    if (inner)
+                        sum[r][p] += (V)tap * (V)in;
+                    else
+                        sum[r][p] = (V)_mm512_mask3_fmadd_ps(tap, in, (__m512)sum[r][p], read);
+                }
+        }
+    }
+    store_pixels<float>(c, sum, first, channel, m);
+}
+#endif
 
 // P neighbouring pixels of R output rows (stride 1 where R is 2: tap row i of the second is tap row i + 1 of
 // the first). K tap columns; `Wide`: more, K at a time and the rest one by one.
@@ -157,23 +234,36 @@ FASTCONV_INLINE void any_block(const ChannelRun<T>& c, int64_t first, int64_t ch
 // Asks for a share of what the next output rows read and write in some pixels: in the order of memory, which
 // the processor's own prefetching then follows.
 template <class T>
-void ask_ahead(const ChannelRun<T>& c, int64_t first, int64_t pixels, int64_t share, int64_t shares) {
-    __asm__ volatile(
-        "");  // GCC takes a function that only prefetches for one without effects and drops its calls
-    constexpr int64_t line = 64 / sizeof(T);
-    const auto ask = [&](const T* from, int64_t values) {
-        const int64_t lines = (values + line - 1) / line;
-        for (int64_t i = lines * share / shares; i < lines * (share + 1) / shares; i++)
-            prefetch_l2(from + i * line);
-    };
-    const int64_t all = c.rows + c.out_rows - 1;
-    for (int64_t i = c.ahead < all ? all - c.ahead : 0; i < all; i++)
-        if (c.tap_rows[i] != nullptr)
-            ask(c.tap_rows[i] + (c.ahead * c.in_columns + first * c.stride) * c.pixel,
-                pixels * c.stride * c.pixel);
-    for (int64_t r = 0; r < c.out_rows; r++)
-        ask(c.out + (c.out_rows + r) * c.out_row + first * c.out_pixel, pixels * c.out_pixel);
-}
+class Asking {
+  public:
+    Asking(const ChannelRun<T>& run, int64_t pixels, int64_t shares)
+        : c(run), in(lines_of(pixels * c.stride * c.pixel)), out(lines_of(pixels * c.out_pixel)) {
+        if (c.ahead == 0) return;
+        in_share = (in + shares - 1) / shares;
+        out_share = (out + shares - 1) / shares;
+    }
+    void share(int64_t first, int64_t i) const {
+        __asm__ volatile(
+            "");  // GCC takes a function that only prefetches for one without effects and drops its calls
+        const int64_t all = c.rows + c.out_rows - 1;
+        for (int64_t row = c.ahead < all ? all - c.ahead : 0; row < all; row++)
+            if (c.tap_rows[row] != nullptr)
+                ask(c.tap_rows[row] + (c.ahead * c.in_columns + first * c.stride) * c.pixel, i * in_share,
+                    in_share, in);
+        for (int64_t r = 0; r < c.out_rows; r++)
+            ask(c.out + (c.out_rows + r) * c.out_row + first * c.out_pixel, i * out_share, out_share, out);
+    }
+
+  private:
+    static constexpr int64_t kLine = 64 / sizeof(T);
+    static int64_t lines_of(int64_t values) { return (values + kLine - 1) / kLine; }
+    static void ask(const T* from, int64_t line, int64_t count, int64_t lines) {
+        for (int64_t i = line; i < line + count && i < lines; i++) prefetch_l2(from + i * kLine);
+    }
+
+    const ChannelRun<T>& c;
+    int64_t in, out, in_share = 0, out_share = 0;  // lines
+};
 
 // Tiles of P pixels by as many channels as leave their weights in L1, so that lines are read in the order of
 // memory. `block` computes a vector of channels of a tile, from its first pixel on; the first vector has
@@ -185,12 +275,13 @@ FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, int64_t before, const Blo
     const int64_t most = kWeightsInL1 / kVectorBytes / (c.planes * c.rows * c.tap_columns),
                   groups = most > 4 ? (vectors + most - 1) / most : (vectors + 3) / 4;
     const int64_t wide = (vectors + groups - 1) / groups * L;
+    const Asking<T> asking(c, P, vectors);
     for (int64_t group = -before; group < c.channels; group += wide)
         for (int64_t p = 0; p < c.pixels; p += P) {
             const int64_t first =
                 p + P <= c.pixels ? p : c.pixels - P;  // the last tile may compute some pixels again
             for (int64_t channel = group; channel < c.channels && channel < group + wide; channel += L) {
-                if (c.ahead != 0) ask_ahead(c, first, P, (channel + before) / L, vectors);
+                if (c.ahead != 0) asking.share(first, (channel + before) / L);
                 block(first, channel);
             }
         }
@@ -202,6 +293,16 @@ FASTCONV_INLINE void run_tiles(const ChannelRun<T>& c, int64_t before, const Blo
 template <class T, int K, int S, int R, int P, bool Wide = false>
 FASTCONV_INLINE void run_own(const ChannelRun<T>& c) {
     const int64_t before = K <= 3 ? lanes_before(c, c.out) : S > 1 ? lanes_before(c, tap_row(c)) : 0;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4 && K == 3 && (R == 2 || S == 2)) {
+        const int64_t low = c.pad_left, end = (c.pixels - 1) * S + 3 - low;
+        if (c.rows == 3 && c.planes == 1 && low <= 1 && end <= c.in_columns + 1)
+            return run_tiles<T, P>(c, before,
+                                   [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
+                                       nine_block<S, R, P>(c, first, channel);
+                                   });
+    }
+#endif
     run_tiles<T, P>(c, before, [&](int64_t first, int64_t channel) __attribute__((always_inline)) {
         run_block<T, K, S, R, P, Wide>(c, first, channel);
     });
