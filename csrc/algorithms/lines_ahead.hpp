@@ -9,6 +9,14 @@
 
 namespace fastconv {
 
+// The least divisor of n from 24 to 96; n itself where there is none. The micro-kernel asks for what follows once a
+// segment: 16 steps made images that stay in L2 2 to 5% slower, the longest segments made 16 images up to 10% slower.
+inline int64_t least_segment(int64_t n) {
+    for (int64_t d = 24; d <= 96; d++)
+        if (n % d == 0) return d;
+    return n;
+}
+
 // Lines that the calls of a band ask for, some each, in runs of equal length.
 template <class T>
 class LinesAhead {
