@@ -18,16 +18,20 @@ class WinogradInputs {
     WinogradInputs(const ConvProblem& p, const Tiling& tiling) : p_(p), tiling_(tiling) {
         // Rows by tile, columns as they stand in a strip. What lies beyond the last output reads zeros.
         const TileAxis &down = tiling.axis[1], &along = tiling.axis[2];
+        // Where a phase has no last row, the one before stands again.
+        const int64_t last = down.size - 1;
         for (int64_t v = 0; v < down.inputs(down.tiles); v++)
-            for (int64_t j = 0; j < down.size; j++)
-                rows_.push_back(source(1, down.position(v) + j * down.cell));
+            for (int64_t f = 0; f < down.phases; f++)
+                for (int64_t j = 0; j <= last; j++)
+                    rows_.push_back(source(
+                        1,
+                        (down.position(v) + (down.has(f, j) ? j : last - 1) * down.cell) * down.phases + f));
         const int64_t columns = along.columns(along.inputs(along.tiles) / along.cell);
         for (int64_t c = 0; c < columns; c++) cols_.push_back(source(2, c));
         // Strips stay in L1 beside what is read and written: at 32 > 32 channels on 112 x 112, channels last, 28 columns took
         // 684 us, 40 739 and 72 776. Channels first, whole vectors of columns are transposed at once, and rows of up to 68 are
         // not cut.
-        const int64_t each = std::max<int64_t>(1, along.cell * along.outputs),
-                      more = along.cell * (along.size - along.outputs);
+        const int64_t each = along.columns(1) - along.columns(0), more = along.columns(0);
         const auto cells_in = [&](int64_t columns) { return std::max<int64_t>(1, (columns - more) / each); };
         strip_cells_ = cells_in(p.channels_last ? 28 : 52);
         whole_cells_ = p.channels_last ? strip_cells_ : cells_in(68);
@@ -49,7 +53,8 @@ class WinogradInputs {
     }
 
     // The transformed inputs of a block for one vector of channels, from channel to channel `plane` apart: tile i of position
-    // j stands at to[j * position + i * lanes].
+    // j stands at to[j * position + i * lanes]; of a stride, j counts positions and at each of them all phases, some of which
+    // nobody reads.
     void transform(const T* x, int64_t plane, const TileBlock& block, int64_t vector, T* to,
                    int64_t position) const {
         const TileAxis &depth = tiling_.axis[0], &down = tiling_.axis[1], &along = tiling_.axis[2];
@@ -65,7 +70,7 @@ class WinogradInputs {
         from.row = p_.in_size[2] * pixel;
         for (int64_t i = 0, tiles; i < block.inputs; i += tiles, to += tiles * lanes) {
             const TilePlace at = place_of(block.in, block.offset, i, block.inputs);
-            const WinogradCells cells{strip_cells(at.run / along.cell), along.cell};
+            WinogradCells cells{strip_cells(at.run / along.cell), along.cell};
             tiles = cells.count * along.cell;
             if (!depth.needed(at.at[0], block.out[0]) || !down.needed(at.at[1], block.out[1])) {
                 tiles = at.run;
@@ -75,13 +80,20 @@ class WinogradInputs {
             const int32_t none[kLongestTile] = {-1, -1, -1, -1, -1, -1, -1, -1};
             from.x = x + (block.image + at.image) * p_.in_channels * plane +
                      std::max<int64_t>(z, 0) * p_.in_size[1] * from.row;
-            from.rows = z < 0 ? none : rows_.data() + (block.first[1] * down.stride + at.at[1]) * down.size;
-            from.cols = cols_.data() + along.position(block.first[2] * along.stride + at.at[2]);
+            from.cols =
+                cols_.data() + along.position(block.first[2] * along.stride + at.at[2]) * along.phases;
             from.columns = along.columns(cells.count);
-            lines.input_down[down.size](from, vector * lanes, strip, strip_row_);
-            for (int64_t j = 0; j < down.size; j++)
-                lines.input_along[along.size](strip + j * strip_row_, cells, along.outputs,
-                                              to + j * along.size * position, position, lanes);
+            if (along.phases > 1) cells = {cells.count, along.phases, position, along.longest};
+            const int64_t step = tiling_.phases() * position,
+                          row = (block.first[1] * down.stride + at.at[1]) * down.phases;
+            for (int64_t f = 0; f < down.phases; f++) {
+                from.rows = z < 0 ? none : rows_.data() + (row + f) * down.size;
+                lines.input_down[down.size](from, vector * lanes, strip, strip_row_);
+                for (int64_t j = 0; j < down.size && down.has(f, j); j++)
+                    lines.input_along[along.size](strip + j * strip_row_, cells, along.outputs,
+                                                  to + j * along.size * step + f * along.phases * position,
+                                                  step, lanes);
+            }
         }
     }
 

@@ -82,6 +82,28 @@ void input_down(const WinogradPlane<T>& p, int64_t channel, T* strip, int64_t st
     }
 }
 
+// Where the cells of a strip are the phases of a stride.
+template <class T, int Tile>
+FASTCONV_INLINE void input_phases(const T* strip, WinogradCells cells, int64_t outputs, T* out,
+                                  int64_t position, int64_t tile) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    const int64_t step = cells.cell * L;
+    for (int64_t i = 0; i < cells.count; i++, strip += outputs * step, out += tile) {
+        for (int64_t b = 0; b < cells.cell; b++) {
+            const T* const from = strip + b * L;
+            T* const to = out + b * cells.phase;
+            V d[Tile], r[Tile];
+#pragma GCC unroll 8
+            for (int j = 0; j < Tile; j++) d[j] = load<V>(from + j * step);
+            line_input<Tile, V>(d, r);
+#pragma GCC unroll 8
+            for (int j = 0; j + 1 < Tile; j++) store(to + j * position, r[j]);
+            if (b < cells.longest) store(to + (Tile - 1) * position, r[Tile - 1]);
+        }
+    }
+}
+
 // Cell: that many tiles side by side, 0 for any.
 template <class T, int Tile, int Cell>
 FASTCONV_INLINE void input_cells(const T* strip, WinogradCells cells, int64_t outputs, T* out,
@@ -105,6 +127,10 @@ FASTCONV_INLINE void input_cells(const T* strip, WinogradCells cells, int64_t ou
 template <class T, int Tile>
 void input_along(const T* strip, WinogradCells cells, int64_t outputs, T* out, int64_t position,
                  int64_t tile) {
+    // Tiles that winograd_stride2 has (longer ones would be kept in memory where registers are few).
+    if constexpr (Tile >= 3 && Tile <= 6) {
+        if (cells.phase > 0) return input_phases<T, Tile>(strip, cells, outputs, out, position, tile);
+    }
     if (cells.cell == 1)
         input_cells<T, Tile, 1>(strip, cells, outputs, out, position, tile);
     else
@@ -324,6 +350,7 @@ constexpr WinogradLines<T> make_lines() {
     k.input_down[tile] = input_down<T, tile>; \
     k.input_along[tile] = input_along<T, tile>;
     FASTCONV_LINE(1)
+    FASTCONV_LINE(3)
     FASTCONV_LINE(4)
     FASTCONV_LINE(5)
     FASTCONV_LINE(6)
@@ -335,6 +362,7 @@ constexpr WinogradLines<T> make_lines() {
     k.output_store[tile][m] = output_store<T, tile, m>; \
     k.output_along[tile][m] = output_along<T, tile, m>;
     FASTCONV_LINE(1, 1)
+    FASTCONV_LINE(3, 2)
     FASTCONV_LINE(4, 2)
     FASTCONV_LINE(4, 3)
     FASTCONV_LINE(5, 3)

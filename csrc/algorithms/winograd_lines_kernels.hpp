@@ -1,4 +1,4 @@
-// Winograd's transforms along one axis, for tiles of 4 to 8 inputs; what winograd_tiles.cpp puts together for any kernel.
+// Winograd's transforms along one axis, for tiles of 3 to 8 inputs; what winograd_tiles.cpp puts together for any kernel.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,9 @@ struct WinogradPlane {
 // Where a strip's tiles lie along the width: tile (i, b), b < cell, reads columns (i * outputs + j) * cell + b.
 struct WinogradCells {
     int64_t count, cell;  // cells of `cell` interleaved tiles
+    // Where those are the phases of a stride, `count` tiles in all: elements from one phase's results to the next, and how many
+    // phases have a last input.
+    int64_t phase = 0, longest = 0;
 };
 
 // What becomes of a strip of finished sums: rows and columns that exist, [row][column][lane] -> y.

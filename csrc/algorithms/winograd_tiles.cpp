@@ -1,4 +1,4 @@
-// Winograd convolution by the tiles of winograd_tiling.hpp: any kernel of stride 1, in one to three dimensions, dilated too.
+// Winograd convolution by the tiles of winograd_tiling.hpp: any kernel longer than its stride, in one to three dimensions, dilated too.
 //
 // Of every block of tiles: strips of rows are read, zero-padded, and transformed along both axes; each position is a matrix
 // product by the micro-kernel, whose list of segments runs over groups of taps and blocks of channels; the way back ends in a
@@ -116,7 +116,9 @@ class WinogradTiles final : public ConvKernel {
     static constexpr int64_t kLine =
         64 / static_cast<int64_t>(sizeof(T));  // keeps positions out of step in the cache
     int64_t position_step(int64_t inputs) const { return inputs * w_.blocks * w_.lanes + kLine; }
-    int64_t input_size(int64_t inputs) const { return tiling_.positions() * position_step(inputs); }
+    int64_t input_size(int64_t inputs) const {
+        return tiling_.positions() * tiling_.phases() * position_step(inputs);
+    }
     int64_t product_size(int64_t tiles) const { return tiling_.positions() * (tiles * w_.width + kLine); }
     // From one position's products to the next.
     int64_t product_step(const TileBlock& block, int64_t panel) const {
@@ -220,6 +222,22 @@ class WinogradTiles final : public ConvKernel {
                           inputs + vector * block.inputs * w_.lanes, position_step(block.inputs));
     }
 
+    // Where the inputs of what adds up at a position stand, block of channels by block: groups of taps or phases.
+    void list_segments(const TileBlock& block, int64_t at, int64_t position, int64_t* offsets) const {
+        const TileAxis *const axis = tiling_.axis, &down = axis[1], &along = axis[2];
+        const int64_t parts_h = down.parts(at / along.size), parts_w = along.parts(at % along.size);
+        for (int64_t d = 0; d < axis[0].groups; d++)
+            for (int64_t h = 0; h < parts_h; h++)
+                for (int64_t w = 0; w < parts_w; w++) {
+                    const int64_t plane =
+                        (down.phases > 1 ? h * along.phases : 0) + (along.phases > 1 ? w : 0);
+                    const int64_t tile =
+                        (d * axis[0].shift * block.in[1] + h * down.shift) * block.in[2] + w * along.shift;
+                    for (int64_t b = 0; b < w_.blocks; b++)
+                        *offsets++ = plane * position + (b * block.inputs + tile) * w_.lanes;
+                }
+    }
+
     // Products of some panels of weights with the tiles of a block, position by position, and the outputs they make.
     void multiply(const ConvArgs& args, const TileBlock& block, Range panels, const T* inputs,
                   T* products) const {
@@ -237,18 +255,8 @@ class WinogradTiles final : public ConvKernel {
             if (pitch[0] == run * pitch[2]) run *= block.out[0];
         }
         ScratchFrame frame;
-        const int64_t segments = tiling_.groups() * w_.blocks,
-                      chain = std::min(std::max<int64_t>(1, kChain / w_.length), segments);
-        int64_t* const offsets = frame.take<int64_t>(segments);
-        int64_t s = 0;
-        for (int64_t d = 0; d < axis[0].groups; d++)
-            for (int64_t h = 0; h < axis[1].groups; h++)
-                for (int64_t w = 0; w < axis[2].groups; w++)
-                    for (int64_t b = 0; b < w_.blocks; b++)
-                        offsets[s++] = (b * block.inputs +
-                                        (d * axis[0].shift * block.in[1] + h * axis[1].shift) * block.in[2] +
-                                        w * axis[2].shift) *
-                                       lanes;
+        const int64_t longest = std::max<int64_t>(1, kChain / w_.length);
+        int64_t* const offsets = frame.take<int64_t>(tiling_.groups() * w_.blocks);
         // The next weights come into L2 meanwhile, unless all of them stay there.
         const bool streams = static_cast<size_t>(w_.panels * w_.panel_size) * sizeof(T) > l2_bytes() / 2;
         const int64_t parts = ceil_div(run, kernel.channel_rows), calls = block.tiles / run * parts;
@@ -256,6 +264,8 @@ class WinogradTiles final : public ConvKernel {
         call.x_row = pitch[2] * lanes;
         call.length = w_.length;
         for (int64_t p = 0; p < tiling_.positions(); p++) {
+            const int64_t segments = tiling_.products(p) * w_.blocks, chain = std::min(longest, segments);
+            if (p == 0 || tiling_.phases() > 1) list_segments(block, p, position, offsets);
             for (int64_t panel = panels.begin; panel < panels.end; panel++) {
                 const int vectors = w_.vectors_of(panel);
                 const int64_t width = vectors * lanes, step = product_step(block, panel);
@@ -269,7 +279,8 @@ class WinogradTiles final : public ConvKernel {
                 for (int64_t first = 0; first < block.tiles; first += run) {
                     const int64_t y = runs_ ? 0 : first / block.out[2] % block.out[1],
                                   z = runs_ ? 0 : first / block.out[2] / block.out[1];
-                    const T* const x = inputs + p * position + (z * pitch[0] + y * pitch[1]) * lanes;
+                    const T* const x =
+                        inputs + p * tiling_.phases() * position + (z * pitch[0] + y * pitch[1]) * lanes;
                     for (int64_t t = 0; t < parts; t++, number++) {
                         const Range rows = part_of(run, parts, t);
                         call.x = x + rows.begin * call.x_row;

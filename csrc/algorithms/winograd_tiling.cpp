@@ -10,10 +10,12 @@ namespace {
 
 constexpr struct {
     int outputs, taps;
-} kFilters[] = {{3, 2}, {4, 2}, {5, 2}, {2, 3}, {3, 3}, {4, 3}, {3, 4}, {2, 5}, {4, 4}, {4, 5}, {2, 7}};
+} kFilters[] = {{2, 2}, {3, 2}, {4, 2}, {5, 2}, {2, 3}, {3, 3},
+                {4, 3}, {3, 4}, {2, 5}, {4, 4}, {4, 5}, {2, 7}};
 
 constexpr int64_t kPanelVectors = 2;
 constexpr int64_t kWidestCell = 512;  // tiles side by side: their columns must fit into a strip
+constexpr int64_t kMostPhases = 4;
 
 TileAxis plain_axis(const ConvProblem& p, int a) {
     TileAxis axis;
@@ -36,14 +38,33 @@ TileAxis tiled_axis(const ConvProblem& p, int a, int outputs, int taps) {
     return axis;
 }
 
-// All ways to do one axis, `count` of them.
-int ways_of(const ConvProblem& p, int a, int longest, TileAxis (&ways)[16]) {
+TileAxis phased_axis(const ConvProblem& p, int a, int outputs, int taps) {
+    TileAxis axis;
+    axis.outputs = outputs;
+    axis.taps = taps;
+    axis.size = outputs + taps - 1;
+    axis.tiles = ceil_div(p.out_size[a], int64_t{outputs});
+    axis.phases = p.stride[a];
+    axis.longest = p.kernel[a] - (taps - 1) * p.stride[a];
+    return axis;
+}
+
+// All ways to do one axis, `count` of them; phases only where asked for.
+int ways_of(const ConvProblem& p, int a, int longest, bool phased, TileAxis (&ways)[16]) {
     int count = 0;
     ways[count++] = plain_axis(p, a);
-    if (a == 0 || p.stride[a] != 1 || p.kernel[a] < 2 || p.dilation[a] > kWidestCell) return count;
+    const bool strided = p.stride[a] != 1;
+    if (p.kernel[a] < 2 || (strided && !phased)) return count;
+    if (strided ? p.stride[a] > kMostPhases || p.dilation[a] != 1 : p.dilation[a] > kWidestCell) return count;
     for (const auto& f : kFilters) {
+        if (f.outputs + f.taps - 1 > longest) continue;
+        if (strided) {
+            if (f.taps == ceil_div(p.kernel[a], p.stride[a]))
+                ways[count++] = phased_axis(p, a, f.outputs, f.taps);
+            continue;
+        }
         const int64_t groups = ceil_div(p.kernel[a], int64_t{f.taps});
-        if (f.outputs + f.taps - 1 > longest || f.taps >= p.kernel[a] + 2) continue;
+        if (f.outputs + f.taps < 5 || f.taps >= p.kernel[a] + 2) continue;
         if (groups > 1 && f.taps % f.outputs != 0) continue;
         ways[count++] = tiled_axis(p, a, f.outputs, f.taps);
     }
@@ -58,6 +79,15 @@ struct Sizes {
           panels(ceil_div(p.out_channels, kPanelVectors * m.lanes)),
           vectors(ceil_div(p.out_channels, m.lanes)) {}
 };
+
+// The planes of phases and their weights are many, and pass through L2. Seen with 3 x 3, stride 2, 16 to 512 channels: tiles of
+// 3, 4 and 5 then take one and the same share of what is told, which is that of direct convolution.
+double phased(const Tiling& tiling) {
+    double factor = 1;
+    for (const TileAxis& axis : tiling.axis)
+        if (axis.phases > 1) factor *= 0.97 + 0.045 * axis.size;
+    return factor;
+}
 
 }  // namespace
 
@@ -111,10 +141,10 @@ TileCut cut_tiles(const ConvProblem& p, const Tiling& tiling, const TileMachine&
 RunSize run_size(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
     const Sizes sizes(p, m);
     const int64_t channels = sizes.blocks * m.lanes, width = kPanelVectors * m.lanes,
-                  positions = tiling.positions(), each = positions * (channels + width),
-                  weights = positions * channels * sizes.panels * width;
+                  positions = tiling.positions(), each = tiling.planes() * channels + positions * width,
+                  weights = tiling.all_products() * channels * sizes.panels * width;
     const auto l2 = static_cast<int64_t>(l2_bytes()) / m.item;
-    const int64_t beside = (l2 - 2 * channels * width) / each;
+    const int64_t beside = (l2 - 2 * tiling.groups() * channels * width) / each;
     const bool small = 2 * weights <= l2;
     if (!small && beside < 3 * m.rows) return {6 * m.rows, 4};
     const int64_t most = std::clamp<int64_t>(small ? l2 / 5 / each : std::min(beside, 1792 / positions),
@@ -137,34 +167,68 @@ double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachi
         inputs *= static_cast<double>(axis[a].inputs(cut.largest.count[a]));
         outputs *= static_cast<double>(axis[a].tiles);
     }
-    const auto positions = static_cast<double>(tiling.positions());
+    const auto positions = static_cast<double>(tiling.positions()),
+               planes = static_cast<double>(tiling.planes()),
+               products = static_cast<double>(tiling.all_products());
     // Short runs of rows leave the multipliers waiting.
     const bool long_runs = axis[2].reach() == 0 && axis[2].stride == 1;
     const double run =
         static_cast<double>(std::min(long_runs ? cut.largest.tiles() : cut.largest.count[2], m.rows));
     const double rate = 2 * 0.85 * std::min(1.0, run / 8);
-    const double multiply =
-        positions * outputs * static_cast<double>(tiling.groups() * sizes.steps * sizes.vectors) / rate;
-    const double transforms = positions * (11.0 * inputs * static_cast<double>(sizes.blocks) +
-                                           13.0 * outputs * static_cast<double>(sizes.vectors));
-    const double weights =
-        positions * static_cast<double>(tiling.groups() * sizes.steps * sizes.vectors * m.lanes * m.item);
+    const double multiply = products * outputs * static_cast<double>(sizes.steps * sizes.vectors) / rate;
+    const double transforms = 11.0 * planes * inputs * static_cast<double>(sizes.blocks) +
+                              13.0 * positions * outputs * static_cast<double>(sizes.vectors);
+    const double weights = products * static_cast<double>(sizes.steps * sizes.vectors * m.lanes * m.item);
     const double stream =
         weights > 0.5 * static_cast<double>(l2_bytes()) ? static_cast<double>(cut.boxes()) * weights / 16 : 0;
-    return multiply + transforms + stream + 6000;
+    return phased(tiling) * (multiply + transforms) + stream + 6000;
+}
+
+// The constants were seen on AVX-512. Weights beyond half of L2 stream: at 7x7 F(4, 3) of 256, 384 and 512 channels takes 0.35,
+// 0.81 and 1.50 ms for one image, and 0.12, 0.29 and 0.52 each for sixteen; F(2, 3) 0.25, 0.57, 1.02 and 0.19, 0.47, 0.84. From
+// 64 MB on they came at half the rate.
+double run_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
+    const Sizes sizes(p, m);
+    const auto lanes = static_cast<double>(m.lanes), tiles = static_cast<double>(tiling.tiles()),
+               c = static_cast<double>(sizes.blocks), k = static_cast<double>(sizes.vectors),
+               products = static_cast<double>(tiling.all_products());
+    const double multiply = tiles * products * c * k * lanes / (2 * 0.85);
+    // Channels first, rows of a few pixels are turned over by themselves (random problems: 1.4 times what was told).
+    const double short_rows = !p.channels_last && p.out_size[2] < 6 ? 2 : 1;
+    const double transforms =
+        short_rows * tiles * 13.0 *
+        (static_cast<double>(tiling.planes()) * c + static_cast<double>(tiling.positions()) * k);
+    const double weights = products * c * k * lanes * lanes * static_cast<double>(m.item),
+                 far = std::max(0.0, weights - 0.5 * static_cast<double>(l2_bytes())),
+                 bandwidth = weights < 48e6 ? 7 : 4;
+    // Three quarters of the shorter of the two are hidden behind the longer.
+    const auto time = [&](int64_t batch) {
+        const int64_t blocks = ceil_div(batch * tiling.tiles(), run_size(p, tiling, m).tiles);
+        const double passes = static_cast<double>(blocks) / static_cast<double>(batch);
+        const double stream = passes * far / bandwidth;
+        const double work = phased(tiling) * (multiply + transforms);
+        return std::max(work, stream) + 0.25 * std::min(work, stream);
+    };
+    return p.batch_hint > 0 ? time(p.batch_hint) : (time(1) + 2 * time(16)) / 3;
 }
 
 // For some rows of an image the tiles are those of the whole, so that they have the same bits.
-bool best_tiling(const ConvProblem& problem, int longest, const TileMachine& m, Tiling& best) {
+bool best_tiling(const ConvProblem& problem, int longest, bool strided, const TileMachine& m, Tiling& best) {
     const ConvProblem p = problem.whole();
     TileAxis down[16], along[16];
-    const int downs = ways_of(p, 1, longest, down), alongs = ways_of(p, 2, longest, along);
+    const int downs = ways_of(p, 1, longest, strided, down), alongs = ways_of(p, 2, longest, strided, along);
     double least = 0;
     for (int i = 0; i < downs; i++) {
         for (int j = 0; j < alongs; j++) {
             if (i == 0 && j == 0) continue;
             const Tiling tiling{{plain_axis(p, 0), down[i], along[j]}};
-            const double cycles = tiling_cycles(p, tiling, m);
+            // An axis that can have phases has them.
+            if (strided &&
+                ((i == 0 && downs > 1 && p.stride[1] > 1) || (j == 0 && alongs > 1 && p.stride[2] > 1)))
+                continue;
+            if (strided && tiling.phases() == 1) continue;
+            const double cycles =
+                strided && tiling.one_input() ? run_cycles(p, tiling, m) : tiling_cycles(p, tiling, m);
             if (least == 0 || cycles < least) {
                 least = cycles;
                 best = tiling;
@@ -182,6 +246,7 @@ WeightMatrix::WeightMatrix(const TileAxis& axis) {
             for (int i = 0; i < axis.taps; i++) at[j * kLongestTile + i] = numbers.weight(j, i, axis.taps);
     };
     if (axis.size == 1) at[0] = 1;
+    if (axis.size == 3) fill(kToomCook<3>);
     if (axis.size == 4) fill(kToomCook<4>);
     if (axis.size == 5) fill(kToomCook<5>);
     if (axis.size == 6) fill(kToomCook<6>);

@@ -1,11 +1,16 @@
-// How a convolution of stride 1 is cut into Winograd tiles, each axis by itself: which F(m, r), how many groups of r taps, how
-// tiles interleave under dilation. winograd_tiles.cpp runs it.
+// How a convolution is cut into Winograd tiles, each axis by itself: which F(m, r), how many groups of r taps, how tiles
+// interleave under dilation, which phases a stride makes. winograd_tiles.cpp runs it.
 //
 // An axis of k taps takes F(m, r) with r >= k, or splits its taps into groups of r = m or 2 m: the inputs of the next group are
 // then other tiles of the same grid, transformed only once, and its products add up before the way back. So F(3, 3) and F(4, 4)
 // do for any long kernel what F(4, 3) does for three taps. An axis that is not transformed is F(1, 1) with a group per tap: the
 // depth of 3-D data, always, and one axis of 1x7. Dilation d makes d interleaved grids, which are kept side by side (a cell), so
 // that the pixels of a strip stay neighbours in memory. [Lavin & Gray, arXiv:1509.09308; nested: Huang et al., arXiv:2102.13272]
+//
+// Of stride s, every s-th input and every s-th tap make a phase, a convolution of stride 1 by itself. All phases run on tiles of
+// one size, so that their products add up at each position as if they were more channels, and the way back is one. A phase of a
+// tap less has a zero weight at the point infinity and leaves that position out: 3 x 3 with stride 2 on tiles of 5 takes 9 x 9
+// multiplications for 4 x 4 outputs, direct 144.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +28,8 @@ struct TileAxis {
     int64_t shift = 0;                    // from a tile to that of the next group of taps
     int64_t stride = 1;                   // from the inputs of one tile of outputs to those of the next
     int64_t tiles = 1;                    // of outputs, along the whole axis
+    int64_t phases = 1;                   // of a tiled axis: its stride
+    int64_t longest = 1;                  // phases of `taps` taps; the others have one less
 
     // Whether every tile of outputs reads one tile of inputs, that of its own number.
     bool one_input() const { return groups == 1 && stride == 1; }
@@ -37,17 +44,36 @@ struct TileAxis {
         }
         return false;
     }
-    // The first position of a tile, of its inputs (before padding) as of its outputs; the next ones are `cell` apart.
+    // The first output of a tile; the next ones are `cell` apart. Of phase f, its inputs (before padding) are f and as many
+    // times `phases`.
     int64_t position(int64_t tile) const { return tile / cell * cell * outputs + tile % cell; }
-    // Columns of a run of whole cells.
-    int64_t columns(int64_t cells) const { return cells * cell * outputs + cell * (size - outputs); }
+    // Columns of inputs of a run of whole cells.
+    int64_t columns(int64_t cells) const { return phases * cell * (cells * outputs + size - outputs); }
+    // What adds up at a position of the tile: groups of taps, or the phases that reach it.
+    int64_t parts(int64_t at) const { return phases > 1 && at == size - 1 ? longest : groups * phases; }
+    int64_t parts_before(int64_t at) const { return at * groups * phases; }
+    int64_t all_parts() const { return parts_before(size - 1) + parts(size - 1); }
+    bool has(int64_t phase, int64_t at) const { return at < size - 1 || phase < longest; }
 };
 
 struct Tiling {
     TileAxis axis[3];
 
     int64_t positions() const { return int64_t{axis[1].size} * axis[2].size; }
-    int64_t groups() const { return axis[0].groups * axis[1].groups * axis[2].groups; }
+    // Matrix products, each of all channels: those that add up at one position, those before it, and all.
+    int64_t products(int64_t at) const {
+        return axis[0].groups * axis[1].parts(at / axis[2].size) * axis[2].parts(at % axis[2].size);
+    }
+    int64_t products_before(int64_t at) const {
+        const int64_t row = at / axis[2].size;
+        return axis[0].groups * (axis[1].parts_before(row) * axis[2].all_parts() +
+                                 axis[1].parts(row) * axis[2].parts_before(at % axis[2].size));
+    }
+    int64_t all_products() const { return axis[0].groups * axis[1].all_parts() * axis[2].all_parts(); }
+    // The most that add up at a position; transformed inputs there; and of all positions.
+    int64_t groups() const { return products(0); }
+    int64_t phases() const { return axis[1].phases * axis[2].phases; }
+    int64_t planes() const { return all_products() / axis[0].groups / axis[1].groups / axis[2].groups; }
     int64_t tiles() const { return axis[0].tiles * axis[1].tiles * axis[2].tiles; }  // of one image
     bool one_input() const { return axis[0].one_input() && axis[1].one_input() && axis[2].one_input(); }
 };
@@ -120,8 +146,13 @@ Tiling square_tiling(const ConvProblem& problem, int outputs);
 // Cycles for one image.
 double tiling_cycles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
 
-// The best tiling with tiles of at most `longest` inputs; false where there is none.
-bool best_tiling(const ConvProblem& problem, int longest, const TileMachine& machine, Tiling& best);
+// Cycles for one image where blocks are runs of tiles: a single image counts once, one of a batch of 16 twice.
+double run_cycles(const ConvProblem& problem, const Tiling& tiling, const TileMachine& machine);
+
+// The best tiling with tiles of at most `longest` inputs, false where there is none. `phased`: one with phases along an axis of
+// stride 2 or more; else axes with a stride are not transformed.
+bool best_tiling(const ConvProblem& problem, int longest, bool phased, const TileMachine& machine,
+                 Tiling& best);
 
 // The matrix G of one axis, rows kLongestTile apart.
 struct WeightMatrix {

@@ -27,7 +27,7 @@ class WinogradWeights {
           blocks(ceil_div(p.in_channels, lanes)),
           length(blocks == 1 ? p.in_channels : lanes),
           panels(ceil_div(p.out_channels, width)),
-          panel_size(tiling.positions() * tiling.groups() * blocks * length * width) {}
+          panel_size(tiling.all_products() * blocks * length * width) {}
 
     const ConvProblem problem;
     const Tiling tiling;
@@ -46,7 +46,7 @@ class WinogradWeights {
     // Where the weights of one panel and position stand.
     const T* of(const T* packed, int64_t panel, int64_t position) const {
         return packed + panel * panel_size +
-               position * tiling.groups() * blocks * length * vectors_of(panel) * lanes;
+               tiling.products_before(position) * blocks * length * vectors_of(panel) * lanes;
     }
     // Where the weights of one tap and one panel stand as they are, channels `width` apart.
     const T* plain(const T* packed, int64_t panel, int64_t tap) const {
@@ -59,13 +59,13 @@ class WinogradWeights {
         const ConvProblem& p = problem;
         const TileAxis &tall = tiling.axis[1], &wide = tiling.axis[2];
         const WeightMatrix down(tall), along(wide);
-        const int64_t groups = tiling.groups(), positions = tiling.positions();
+        const int64_t groups = tiling.groups(), positions = tiling.positions(), all = tiling.all_products();
         const auto pack_block = [&](int64_t task) {
             const int64_t panel = task / blocks, block = task % blocks,
                           channels = std::min(length, p.in_channels - block * length);
             const int64_t row = vectors_of(panel) * lanes, piece = length * row, step = piece + lanes;
             T* const begin = to + panel * panel_size;
-            if (block == 0) std::fill(begin + positions * groups * blocks * piece, begin + panel_size, T(0));
+            if (block == 0) std::fill(begin + all * blocks * piece, begin + panel_size, T(0));
             ScratchFrame frame;
             T* const pieces = frame.take<T>(positions * step);
             std::fill_n(pieces, positions * step, T(0));
@@ -76,19 +76,27 @@ class WinogradWeights {
                 std::copy_n(taps + tap * tap_step, tap_step,
                             const_cast<T*>(plain(to, panel, tap)) + block * length * width);
             for (int64_t g = 0; g < groups; g++) {
-                const int64_t d = g / wide.groups / tall.groups,
-                              h = g / wide.groups % tall.groups * tall.taps, w = g % wide.groups * wide.taps;
+                // Of the groups of taps, or of the phases:
+                const int64_t part_w = g % wide.parts(0), part_h = g / wide.parts(0) % tall.parts(0),
+                              d = g / wide.parts(0) / tall.parts(0);
+                const int64_t h = tall.phases > 1 ? part_h : part_h * tall.taps,
+                              w = wide.phases > 1 ? part_w : part_w * wide.taps;
                 const T* const first = taps + (d * p.kernel[1] + h) * tap_row + w * tap_step;
-                const auto rows = static_cast<int>(std::min<int64_t>(tall.taps, p.kernel[1] - h)),
-                           columns = static_cast<int>(std::min<int64_t>(wide.taps, p.kernel[2] - w));
+                const auto rows = std::min<int64_t>(tall.taps, ceil_div(p.kernel[1] - h, tall.phases)),
+                           columns = std::min<int64_t>(wide.taps, ceil_div(p.kernel[2] - w, wide.phases));
                 for (int64_t i = 0; i < channels; i++)
                     for (int64_t lane = 0; lane < row; lane += lanes)
                         winograd_lines_of<T>().weight(
-                            {down.at, tall.size, rows, tap_row}, {along.at, wide.size, columns, tap_step},
+                            {down.at, tall.size, static_cast<int>(rows), tall.phases * tap_row},
+                            {along.at, wide.size, static_cast<int>(columns), wide.phases * tap_step},
                             first + i * width + lane, pieces + i * row + lane, step);
-                for (int64_t at = 0; at < positions; at++)
-                    std::copy_n(pieces + at * step, piece,
-                                begin + ((at * groups + g) * blocks + block) * piece);
+                for (int64_t at = 0; at < positions; at++) {
+                    const int64_t parts_h = tall.parts(at / wide.size), parts_w = wide.parts(at % wide.size);
+                    if (part_h >= parts_h || part_w >= parts_w) continue;
+                    const int64_t to_part =
+                        tiling.products_before(at) + (d * parts_h + part_h) * parts_w + part_w;
+                    std::copy_n(pieces + at * step, piece, begin + (to_part * blocks + block) * piece);
+                }
             }
         };
         parallel_for(panels * blocks, pack_block);

@@ -23,7 +23,7 @@ _DOES = {
     "winograd_2x3": "3 x 3, stride 1: tiles of 2 x 2 outputs",
     "winograd_4x3": "3 x 3, stride 1: tiles of 4 x 4 outputs",
     "winograd_6x3": "3 x 3, stride 1: tiles of 6 x 6 outputs, on request",
-    "winograd_stride2": "3 x 3, 4 x 4, 5 x 5, 7 x 7, stride 2: even and odd rows and columns apart",
+    "winograd_stride2": "stride 2 to 4: even and odd rows and columns (every third, fourth) apart, each by Winograd",
     "winograd_tile6": "any kernel at stride 1, 1-D to 3-D, dilated too: input tiles of up to 6 along an axis",
     "winograd_tile8": "the same with tiles of up to 8, for larger kernels",
     "fft": "large filters, by their spectra",
