@@ -208,7 +208,7 @@ def test_weight_gradient_with_few_channels(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_weight_gradient_of_many_channels(seed: int) -> None:
-    """Every way in which x is packed: in place, by planes in parts, runs of few channels; both layouts, 1 to 3 threads."""
+    """Every way in which x is packed: in place, by planes in parts, runs of few channels; 1 to 3 threads."""
     rng = np.random.default_rng(seed)
     few = seed % 3 == 0
     c, k = int(rng.integers(1, 8) if few else rng.choice([9, 17, 530])), int(rng.choice([1, 17, 33, 70]))
