@@ -37,6 +37,13 @@ CASES = [
     ConvCase((5, 6, 7), (3, 3, 3), c=5, k=7, padding=1, dilation=(2, 1, 2)),
     ConvCase((9, 14, 14), (3, 3, 3), c=16, k=8, padding=1, stride=(2, 1, 1)),
     ConvCase((4, 9, 10), (2, 1, 5), c=3, k=4, padding=(1, 0, 2)),
+    # groups of a vector, of parts of one (the last vector not full), of more than one, and of unequal sizes
+    ConvCase((23, 30), (3, 3), c=48, k=48, padding=1, groups=3),
+    ConvCase((14, 14), (3, 3), c=40, k=40, padding=1, groups=5),
+    ConvCase((9, 13), (5, 5), c=24, k=36, padding=2, groups=6),
+    ConvCase((17, 12), (3, 2), c=66, k=80, padding=(0, 1), groups=2),
+    ConvCase((21, 22), (3, 3), c=20, k=28, padding=3, dilation=(3, 3), groups=4),
+    ConvCase((131,), (3,), c=36, k=36, padding=1, groups=4),
 ]
 
 
@@ -66,7 +73,7 @@ def test_random(case: ConvCase, algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("case", [c for c in CASES if c.c < 40][1::2], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.c <= 40][1::2] + CASES[-5:-3], ids=lambda c: c.name)
 def test_not_finite(case: ConvCase, value: float) -> None:
     """One pixel that is not finite, or overflows in a transform, reaches its windows and no other output."""
     x, w, b = conv_inputs(case, "normal")
@@ -140,5 +147,5 @@ def test_refusals() -> None:
     x, w = np.ones((1, 4, 9, 9), np.float32), np.ones((4, 4, 3, 3), np.float32)
     with pytest.raises(fastconv.GeometryError, match="stride 1"):
         fastconv.conv2d(x, w, stride=2, backend="cpp", algorithm="winograd_tile6")
-    with pytest.raises(fastconv.GeometryError, match="groups=1"):
+    with pytest.raises(fastconv.GeometryError, match="four channels a group"):
         fastconv.conv2d(x, w[:, :1], groups=4, backend="cpp", algorithm="winograd_tile8")

@@ -16,15 +16,21 @@ namespace fastconv {
 namespace {
 
 constexpr int kShort = 6, kLong = 8;
+constexpr int64_t kLeastOfGroup = 4;
+
+std::string why_not_channels(const ConvProblem& p) {
+    if (p.in_channels == 0) return "there are no input channels";
+    if (p.groups > 1 && std::min(p.group_in(), p.group_out()) < kLeastOfGroup)
+        return "Winograd needs four channels a group, or groups=1";
+    return "";
+}
 
 std::string why_not_square(const ConvProblem& p) {
     if (p.kernel[0] != 1 || p.kernel[1] != 3 || p.kernel[2] != 3) return "Winograd needs a 3x3 kernel";
     if (p.stride[1] != 1 || p.stride[2] != 1) return "Winograd needs stride 1";
     if (p.dilation[1] != 1 || p.dilation[2] != 1) return "Winograd needs dilation 1";
     if (p.has_depth()) return "Winograd needs two-dimensional data";
-    if (p.groups != 1) return "Winograd needs groups=1";
-    if (p.in_channels == 0) return "there are no input channels";
-    return "";
+    return why_not_channels(p);
 }
 
 // Seconds for one image, where every tile of outputs reads one tile of inputs; cycles are those that peak_flops counts.
@@ -39,8 +45,7 @@ std::string why_not_strip(const Tiling& tiling) {
 }
 
 std::string why_not_longest(const ConvProblem& p, DType dtype, int longest) {
-    if (p.groups != 1) return "Winograd needs groups=1";
-    if (p.in_channels == 0) return "there are no input channels";
+    if (const std::string why = why_not_channels(p); !why.empty()) return why;
     Tiling tiling;
     if (!best_tiling(p, longest, false, winograd_machine(dtype), tiling))
         return "Winograd needs an axis of height or width with stride 1 and two taps or more";

@@ -52,6 +52,28 @@ class WinogradInputs {
         return at > read ? -1 : static_cast<int32_t>(axis_source(p_.mode, p_.in_size[a], at - p_.pad_lo[a]));
     }
 
+    // The plane that the strip of some cells at a place of a block reads, for one phase of the rows: `channels` channels that lie
+    // `plane` apart, from x on.
+    WinogradPlane<T> plane_of(const T* x, int64_t channels, int64_t plane, const TileBlock& block,
+                              const TilePlace& at, int64_t cells, int64_t phase = 0) const {
+        static constexpr int32_t none[kLongestTile] = {-1, -1, -1, -1, -1, -1, -1, -1};
+        const TileAxis &depth = tiling_.axis[0], &down = tiling_.axis[1], &along = tiling_.axis[2];
+        const int64_t z = source(0, block.first[0] * depth.stride + at.at[0]);
+        WinogradPlane<T> from;
+        from.channels_last = p_.channels_last;
+        from.channels = channels;
+        from.channel_step = p_.channels_last ? 1 : plane;
+        from.width = p_.in_size[2];
+        from.row = p_.in_size[2] * (p_.channels_last ? p_.in_channels : 1);
+        from.x = x + (block.image + at.image) * p_.in_channels * plane +
+                 std::max<int64_t>(z, 0) * p_.in_size[1] * from.row;
+        const int64_t row = (block.first[1] * down.stride + at.at[1]) * down.phases + phase;
+        from.rows = z < 0 ? none : rows_.data() + row * down.size;
+        from.cols = cols_.data() + along.position(block.first[2] * along.stride + at.at[2]) * along.phases;
+        from.columns = along.columns(cells);
+        return from;
+    }
+
     // The transformed inputs of a block for one vector of channels, from channel to channel `plane` apart: tile i of position
     // j stands at to[j * position + i * lanes]; of a stride, j counts positions and at each of them all phases, some of which
     // nobody reads.
@@ -59,15 +81,9 @@ class WinogradInputs {
                    int64_t position) const {
         const TileAxis &depth = tiling_.axis[0], &down = tiling_.axis[1], &along = tiling_.axis[2];
         const WinogradLines<T>& lines = winograd_lines_of<T>();
-        const int64_t lanes = micro<T>().lanes, pixel = p_.channels_last ? p_.in_channels : 1;
+        const int64_t lanes = micro<T>().lanes;
         ScratchFrame frame;
         T* const strip = frame.take<T>(strip_size());
-        WinogradPlane<T> from;
-        from.channels_last = p_.channels_last;
-        from.channels = p_.in_channels;
-        from.channel_step = p_.channels_last ? 1 : plane;
-        from.width = p_.in_size[2];
-        from.row = p_.in_size[2] * pixel;
         for (int64_t i = 0, tiles; i < block.inputs; i += tiles, to += tiles * lanes) {
             const TilePlace at = place_of(block.in, block.offset, i, block.inputs);
             WinogradCells cells{strip_cells(at.run / along.cell), along.cell};
@@ -76,19 +92,11 @@ class WinogradInputs {
                 tiles = at.run;
                 continue;
             }
-            const int64_t z = source(0, block.first[0] * depth.stride + at.at[0]);
-            const int32_t none[kLongestTile] = {-1, -1, -1, -1, -1, -1, -1, -1};
-            from.x = x + (block.image + at.image) * p_.in_channels * plane +
-                     std::max<int64_t>(z, 0) * p_.in_size[1] * from.row;
-            from.cols =
-                cols_.data() + along.position(block.first[2] * along.stride + at.at[2]) * along.phases;
-            from.columns = along.columns(cells.count);
             if (along.phases > 1) cells = {cells.count, along.phases, position, along.longest};
-            const int64_t step = tiling_.phases() * position,
-                          row = (block.first[1] * down.stride + at.at[1]) * down.phases;
+            const int64_t step = tiling_.phases() * position, count = cells.count;
             for (int64_t f = 0; f < down.phases; f++) {
-                from.rows = z < 0 ? none : rows_.data() + (row + f) * down.size;
-                lines.input_down[down.size](from, vector * lanes, strip, strip_row_);
+                lines.input_down[down.size](plane_of(x, p_.in_channels, plane, block, at, count, f),
+                                            vector * lanes, strip, strip_row_);
                 for (int64_t j = 0; j < down.size && down.has(f, j); j++)
                     lines.input_along[along.size](strip + j * strip_row_, cells, along.outputs,
                                                   to + j * along.size * step + f * along.phases * position,

@@ -295,6 +295,37 @@ void store_strip(const WinogradStore<T>& to, int64_t channel, const T* strip, in
     }
 }
 
+template <class T, int R>
+FASTCONV_INLINE void products_of(const T* x, const vec<T, kLanes<T>> (&weight)[kLanes<T>], T* out) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>;
+    V sum[R] = {};
+#pragma GCC unroll 16
+    for (int c = 0; c < L; c++)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) sum[r] += broadcast<V>(x[r * L + c]) * weight[c];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) store(out + r * L, sum[r]);
+}
+
+// The last tiles are computed twice rather than one by one.
+template <class T>
+void vector_products(const T* x, int64_t tiles, const T* w, T* out) {
+    using V = vec<T, kLanes<T>>;
+    constexpr int L = kLanes<T>, R = kRegisters >= 32 ? 8 : L == 8 ? 4 : 6;
+    V weight[L];
+#pragma GCC unroll 16
+    for (int c = 0; c < L; c++) weight[c] = load<V>(w + c * L);
+    if (tiles < R) {
+        for (int64_t i = 0; i < tiles; i++) products_of<T, 1>(x + i * L, weight, out + i * L);
+        return;
+    }
+    for (int64_t i = 0; i < tiles; i += R) {
+        const int64_t at = (i + R <= tiles ? i : tiles - R) * L;
+        products_of<T, R>(x + at, weight, out + at);
+    }
+}
+
 // Taps: of both axes, 0 for any.
 template <class T, int Taps>
 FASTCONV_INLINE void weights_of(const WinogradTaps& down, const WinogradTaps& along, const T* taps, T* out,
@@ -345,6 +376,7 @@ constexpr WinogradLines<T> make_lines() {
     k.finite = finite<T>;
     k.dot = dot<T>;
     k.store = store_strip<T>;
+    k.vector_products = vector_products<T>;
     k.weight = transform_weight<T>;
 #define FASTCONV_LINE(tile)                   \
     k.input_down[tile] = input_down<T, tile>; \

@@ -73,6 +73,9 @@ struct WinogradLines {
     void (*dot)(const T* x, int64_t x_step, int64_t channels, const T* w, int64_t w_row, T* sum);
     // A strip of `lanes` channels from `channel` on into y.
     void (*store)(const WinogradStore<T>& to, int64_t channel, const T* strip, int64_t strip_row);
+    // Products of one position where its channels are one vector, of inputs and of outputs: out[i] = sum over c of
+    // x[i * lanes + c] * w[c], in that order; all weights stay in registers.
+    void (*vector_products)(const T* x, int64_t tiles, const T* w, T* out);
     // Transforms the taps between one input channel and a vector of output channels in double, rounded once: those of (r, c) stand
     // at taps[r * down.step + c * along.step], position (i, j) goes to out[(i * along.size + j) * position].
     void (*weight)(const WinogradTaps& down, const WinogradTaps& along, const T* taps, T* out,

@@ -10,8 +10,7 @@
 
 #include "algorithms/activations.hpp"
 #include "algorithms/microkernel_kernels.hpp"
-#include "algorithms/winograd_inputs.hpp"
-#include "algorithms/winograd_weights.hpp"
+#include "algorithms/winograd_outputs.hpp"
 #include "plan/candidates.hpp"
 #include "runtime/float_mode.hpp"
 #include "runtime/machine.hpp"
@@ -41,7 +40,12 @@ template <class T>
 class WinogradTiles final : public ConvKernel {
   public:
     WinogradTiles(const ConvProblem& p, const Tiling& tiling)
-        : p_(p), tiling_(tiling), w_(p, tiling), inputs_(p, tiling), runs_(tiling.one_input()) {}
+        : p_(p),
+          tiling_(tiling),
+          outputs_(p, tiling),
+          w_(outputs_.weights()),
+          inputs_(outputs_.inputs()),
+          runs_(tiling.one_input()) {}
 
     size_t packed_bytes() const override { return static_cast<size_t>(w_.size()) * sizeof(T); }
     bool keeps_packed() const override { return true; }
@@ -309,121 +313,41 @@ class WinogradTiles final : public ConvKernel {
     // cells then, so that lines of cache are complete before they leave it (64 channels at 56x56, 16 images, 10.6 -> 9.4 ms).
     void finish(const ConvArgs& args, const TileBlock& block, Range panels, const T* products) const {
         const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        const int64_t lanes = w_.lanes, plane = args.out_plane_of(p_);
+        const int64_t lanes = w_.lanes, strip_row = inputs_.strip_row();
         const bool single = p_.channels_last && panels.size() > 1;
-        const Placement to_place =
-            p_.channels_last
-                ? args.placement(p_)
-                : Placement{p_.out_channels * plane, p_.out_size[1] * p_.out_size[2], p_.out_size[2], 1};
         ScratchFrame frame;
         T* const strip = frame.take<T>(inputs_.strip_size());
-        WinogradStore<T> to;
-        to.bias = static_cast<const T*>(args.bias);
-        to.clamp = clamp_of(args.activation);
-        to.channels_last = p_.channels_last;
-        to.channels = p_.out_channels;
-        to.channel_step = p_.channels_last ? 1 : plane;
-        to.row = to_place.row;
-        to.row_step = down.cell;
-        to.pixel = to_place.pixel;
         for (int64_t tile = 0, tiles; tile < block.tiles; tile += tiles) {
             const TilePlace place = place_of(block.out, block.offset, tile, block.tiles);
-            const WinogradCells cells{single ? 1 : inputs_.strip_cells(place.run / along.cell), along.cell};
-            tiles = cells.count * along.cell;
-            const int64_t at[3] = {block.first[0] + place.at[0], down.position(block.first[1] + place.at[1]),
-                                   along.position(block.first[2] + place.at[2])};
-            const int64_t image = block.image + place.image;
-            to.rows = std::clamp<int64_t>(ceil_div(p_.out_size[1] - at[1], down.cell), 0, down.outputs);
-            to.columns = std::clamp<int64_t>(p_.out_size[2] - at[2], 0, tiles * along.outputs);
-            const int64_t start = image * to_place.image + at[0] * to_place.plane + at[1] * to_place.row +
-                                  at[2] * to_place.pixel;
-            to.y = static_cast<T*>(args.out) + start;
-            to.add = args.add == nullptr ? nullptr : static_cast<const T*>(args.add) + start;
-            for (int64_t panel = panels.begin; panel < panels.end && to.rows > 0; panel++)
-                put(args, image, at, to, cells, panel, product_step(block, panel),
-                    products + (panel - panels.begin) * product_size(block.tiles) +
-                        tile * w_.vectors_of(panel) * lanes,
-                    strip);
-        }
-    }
-
-    // A strip of one panel's outputs; `step` from one position of its products to the next.
-    void put(const ConvArgs& args, int64_t image, const int64_t (&at)[3], const WinogradStore<T>& to,
-             const WinogradCells& cells, int64_t panel, int64_t step, const T* products, T* strip) const {
-        const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        const int vectors = w_.vectors_of(panel);
-        for (int v = 0; v < vectors; v++, products += w_.lanes) {
-            const int64_t first = panel * w_.width + v * w_.lanes;
-            for (int64_t i = 0; i < down.size; i++)
-                lines().output_along[along.size][along.outputs](products + i * along.size * step, step,
-                                                                vectors * w_.lanes, cells,
-                                                                strip + i * inputs_.strip_row());
-            if (p_.channels_last &&
-                lines().output_store[down.size][down.outputs](to, first, strip, inputs_.strip_row()))
-                continue;
-            if (!lines().output_down[down.size][down.outputs](strip, inputs_.strip_row(),
-                                                              cells.count * along.cell * along.outputs))
-                mend(args, image, at, to, cells, first, strip);
-            lines().store(to, first, strip, inputs_.strip_row());
-        }
-    }
-
-    // Tiles of a strip with values that are not finite, summed again as the direct algorithm does.
-    void mend(const ConvArgs& args, int64_t image, const int64_t (&at)[3], const WinogradStore<T>& to,
-              const WinogradCells& cells, int64_t channel, T* strip) const {
-        const TileAxis &down = tiling_.axis[1], &along = tiling_.axis[2];
-        for (int64_t tile = 0; tile < cells.count * along.cell; tile++) {
-            const int64_t first = along.position(tile);
-            const int64_t columns =
-                std::clamp<int64_t>(ceil_div(to.columns - first, along.cell), 0, along.outputs);
-            bool finite = true;
-            for (int64_t i = 0; i < to.rows; i++)
-                finite =
-                    lines().finite(strip + i * inputs_.strip_row() + first * w_.lanes, columns, along.cell) &&
-                    finite;
-            if (finite) continue;
-            for (int64_t i = 0; i < to.rows; i++)
-                for (int64_t j = 0; j < columns; j++)
-                    sum_directly(args, image, {at[0], at[1] + i * down.cell, at[2] + first + j * along.cell},
-                                 channel,
-                                 strip + i * inputs_.strip_row() + (first + j * along.cell) * w_.lanes);
-        }
-    }
-
-    void sum_directly(const ConvArgs& args, int64_t image, const int64_t (&at)[3], int64_t channel,
-                      T* sum) const {
-        const int64_t plane = args.x_plane_of(p_);
-        const T* const from = static_cast<const T*>(args.x) + image * p_.in_channels * plane;
-        const int64_t pixel = p_.channels_last ? p_.in_channels : 1, step = p_.channels_last ? 1 : plane;
-        std::fill_n(sum, w_.lanes, T(0));
-        for (int64_t tap = 0; tap < p_.taps(); tap++) {
-            const int64_t of[3] = {tap / p_.kernel[2] / p_.kernel[1], tap / p_.kernel[2] % p_.kernel[1],
-                                   tap % p_.kernel[2]};
-            int64_t source_of[3];
-            bool inside = true;
-            for (int a = 0; a < 3; a++) {
-                source_of[a] = inputs_.source(a, at[a] * p_.stride[a] + of[a] * p_.dilation[a]);
-                inside = inside && source_of[a] >= 0;
+            const auto to = outputs_.strip_of(args, 0, block, place,
+                                              single ? 1 : inputs_.strip_cells(place.run / along.cell));
+            tiles = to.cells.count * along.cell;
+            for (int64_t panel = panels.begin; panel < panels.end && to.to.rows > 0; panel++) {
+                const int64_t step = product_step(block, panel), width = w_.vectors_of(panel) * lanes;
+                const T* const from =
+                    products + (panel - panels.begin) * product_size(block.tiles) + tile * width;
+                for (int64_t v = 0; v < width; v += lanes) {
+                    for (int64_t i = 0; i < down.size; i++)
+                        lines().output_along[along.size][along.outputs](
+                            from + v + i * along.size * step, step, width, to.cells, strip + i * strip_row);
+                    outputs_.put(args, to, panel * w_.width + v, strip, strip_row);
+                }
             }
-            if (!inside) continue;
-            const int64_t place =
-                (source_of[0] * p_.in_size[1] + source_of[1]) * p_.in_size[2] + source_of[2];
-            const T* const weights = w_.plain(static_cast<const T*>(args.packed), channel / w_.width, tap);
-            lines().dot(from + place * pixel, step, p_.in_channels, weights + channel % w_.width, w_.width,
-                        sum);
         }
     }
 
     ConvProblem p_;
     Tiling tiling_;
-    WinogradWeights<T> w_;
-    WinogradInputs<T> inputs_;
+    const WinogradOutputs<T> outputs_;
+    const WinogradWeights<T>& w_;
+    const WinogradInputs<T>& inputs_;
     bool runs_;  // whether blocks are runs of tiles
 };
 
 }  // namespace
 
 std::unique_ptr<ConvKernel> make_winograd_tiles(const ConvProblem& p, DType dtype, const Tiling& tiling) {
+    if (p.groups > 1) return make_winograd_groups(p, dtype, tiling);
     if (dtype == DType::f32) return std::make_unique<WinogradTiles<float>>(p, tiling);
     return std::make_unique<WinogradTiles<double>>(p, tiling);
 }

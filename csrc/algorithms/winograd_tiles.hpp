@@ -12,6 +12,10 @@ namespace fastconv {
 std::unique_ptr<ConvKernel> make_winograd_tiles(const ConvProblem& problem, DType dtype,
                                                 const Tiling& tiling);
 
+// The same in groups; every tile of outputs must read one tile of inputs.
+std::unique_ptr<ConvKernel> make_winograd_groups(const ConvProblem& problem, DType dtype,
+                                                 const Tiling& tiling);
+
 TileMachine winograd_machine(DType dtype);
 
 }  // namespace fastconv

@@ -72,12 +72,15 @@ int ways_of(const ConvProblem& p, int a, int longest, bool phased, TileAxis (&wa
 }
 
 struct Sizes {
-    int64_t blocks, steps, panels, vectors;  // of channels; of one segment; of output channels
-    Sizes(const ConvProblem& p, const TileMachine& m)
-        : blocks(ceil_div(p.in_channels, m.lanes)),
-          steps(blocks == 1 ? p.in_channels : blocks * m.lanes),
-          panels(ceil_div(p.out_channels, kPanelVectors * m.lanes)),
-          vectors(ceil_div(p.out_channels, m.lanes)) {}
+    int64_t units;
+    int64_t blocks, steps, panels, vectors;  // of one: of channels; of one segment; of output channels
+    Sizes(const ConvProblem& p, const TileMachine& m) : Sizes(ChannelUnits(p, m.lanes), m) {}
+    Sizes(const ChannelUnits& u, const TileMachine& m)
+        : units(u.count),
+          blocks(ceil_div(u.problem.in_channels, m.lanes)),
+          steps(blocks == 1 ? u.problem.in_channels : blocks * m.lanes),
+          panels(ceil_div(u.problem.out_channels, kPanelVectors * m.lanes)),
+          vectors(ceil_div(u.problem.out_channels, m.lanes)) {}
 };
 
 // The planes of phases and their weights are many, and pass through L2. Seen with 3 x 3, stride 2, 16 to 512 channels: tiles of
@@ -181,7 +184,7 @@ double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachi
     const double weights = products * static_cast<double>(sizes.steps * sizes.vectors * m.lanes * m.item);
     const double stream =
         weights > 0.5 * static_cast<double>(l2_bytes()) ? static_cast<double>(cut.boxes()) * weights / 16 : 0;
-    return phased(tiling) * (multiply + transforms) + stream + 6000;
+    return static_cast<double>(sizes.units) * (phased(tiling) * (multiply + transforms) + stream) + 6000;
 }
 
 // The constants were seen on AVX-512. Weights beyond half of L2 stream: at 7x7 F(4, 3) of 256, 384 and 512 channels takes 0.35,
@@ -189,7 +192,8 @@ double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachi
 // 64 MB on they came at half the rate.
 double run_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
     const Sizes sizes(p, m);
-    const auto lanes = static_cast<double>(m.lanes), tiles = static_cast<double>(tiling.tiles()),
+    const auto lanes = static_cast<double>(m.lanes),
+               tiles = static_cast<double>(sizes.units * tiling.tiles()),
                c = static_cast<double>(sizes.blocks), k = static_cast<double>(sizes.vectors),
                products = static_cast<double>(tiling.all_products());
     const double multiply = tiles * products * c * k * lanes / (2 * 0.85);
@@ -198,7 +202,7 @@ double run_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachine&
     const double transforms =
         short_rows * tiles * 13.0 *
         (static_cast<double>(tiling.planes()) * c + static_cast<double>(tiling.positions()) * k);
-    const double weights = products * c * k * lanes * lanes * static_cast<double>(m.item),
+    const double weights = products * c * k * lanes * lanes * static_cast<double>(sizes.units * m.item),
                  far = std::max(0.0, weights - 0.5 * static_cast<double>(l2_bytes())),
                  bandwidth = weights < 48e6 ? 7 : 4;
     // Three quarters of the shorter of the two are hidden behind the longer.
@@ -222,6 +226,7 @@ bool best_tiling(const ConvProblem& problem, int longest, bool strided, const Ti
         for (int j = 0; j < alongs; j++) {
             if (i == 0 && j == 0) continue;
             const Tiling tiling{{plain_axis(p, 0), down[i], along[j]}};
+            if (p.groups > 1 && !tiling.one_input()) continue;
             // An axis that can have phases has them.
             if (strided &&
                 ((i == 0 && downs > 1 && p.stride[1] > 1) || (j == 0 && alongs > 1 && p.stride[2] > 1)))

@@ -125,6 +125,33 @@ struct TileCut {
     int64_t boxes() const { return parts[0] * parts[1] * parts[2]; }
 };
 
+// Channels that are computed together: all of them, those of one group, or those of as many groups as fill a vector, whose
+// weights are then a matrix with blocks along its diagonal.
+struct ChannelUnits {
+    int64_t count, groups;              // groups: of one unit; the last may have fewer
+    ConvProblem problem;                // of one unit, as if it had no groups
+    int64_t in_channels, out_channels;  // of all
+
+    ChannelUnits(const ConvProblem& p, int64_t lanes)
+        : groups(
+              std::clamp<int64_t>(lanes / std::max({p.group_in(), p.group_out(), int64_t{1}}), 1, p.groups)),
+          problem(p),
+          in_channels(p.in_channels),
+          out_channels(p.out_channels) {
+        count = ceil_div(p.groups, groups);
+        problem.in_channels = groups * p.group_in();
+        problem.out_channels = groups * p.group_out();
+        problem.groups = 1;
+    }
+
+    Range inputs_of(int64_t unit) const {
+        return {unit * problem.in_channels, std::min((unit + 1) * problem.in_channels, in_channels)};
+    }
+    Range outputs_of(int64_t unit) const {
+        return {unit * problem.out_channels, std::min((unit + 1) * problem.out_channels, out_channels)};
+    }
+};
+
 // Of the instruction set that runs: lanes of a vector, rows of the micro-kernel's tile, bytes of an element.
 struct TileMachine {
     int64_t lanes, rows, item;

@@ -12,8 +12,8 @@
 
 namespace fastconv {
 
-// Sizes of a problem in vectors, and the packing: [panel][position][group][channel][lane], then the weights as they are,
-// [panel][tap][channel][lane], for tiles that hold numbers which are not finite.
+// Sizes of a problem without groups in vectors, and the packing: [panel][position][group][channel][lane], then the weights as they
+// are, [panel][tap][channel][lane], for tiles that hold numbers which are not finite.
 template <class T>
 class WinogradWeights {
   public:
@@ -23,7 +23,7 @@ class WinogradWeights {
         : problem(p),
           tiling(tiling),
           lanes(micro<T>().lanes),
-          width(kPanelVectors * lanes),
+          width(std::min<int64_t>(kPanelVectors, ceil_div(p.out_channels, lanes)) * lanes),
           blocks(ceil_div(p.in_channels, lanes)),
           length(blocks == 1 ? p.in_channels : lanes),
           panels(ceil_div(p.out_channels, width)),
