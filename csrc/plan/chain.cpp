@@ -148,10 +148,14 @@ bool Chain::settle(Pass& pass) const {
     // Half a megabyte of 2 MB is best: blocks of MobileNetV2 at 56x56 took 0.61 of the separate steps' time with 8 rows of
     // 300 KB and 0.68 with 19 rows of 1.3 MB. Below 8 rows the kernels' own tiles suffer: 0.68 with 4, 0.8 with 2.
     // Two convolutions, channels last, share L2 with what the second asks for (coming_after): half of that, 16 images
-    // of 128 > 128 at 56 x 56 13.3 and 12.5 ms. Channels first a plane cut in two costs the first of them a fifth.
+    // of 128 > 128 at 56 x 56 13.3 and 12.5 ms, and a quarter where it asks for all, 32 > 64 at 112 x 112 7.2 and 6.9,
+    // 96 > 24 at 112 x 112, stride 2 4.8 and 5.4. Channels first a plane cut in two costs the first of them a fifth.
     const bool asks =
         pass.size() == 2 && channels_last(pass.first) && steps_[pass.last - 1].kernel != nullptr;
-    const size_t part = asks ? l2 / 8 : l2 / 4;
+    const int64_t ends = (image_in(pass.first) + image_out(pass.last - 1)) * static_cast<int64_t>(item_);
+    pass.all_asked =
+        asks && steps_[pass.last - 1].problem.flops() / kFlopsOfByte >= static_cast<double>(ends);
+    const size_t part = pass.all_asked ? l2 / 16 : asks ? l2 / 8 : l2 / 4;
     const size_t used = std::min(l2, scratch + weights), most = std::max(l2 / 4, (l2 - used) * 3 / 4);
     const int64_t height = walk(pass.last - 1).out, step = step_of(pass.last - 1);
     const auto bytes_of = [&](int64_t piece) {

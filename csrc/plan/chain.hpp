@@ -51,6 +51,8 @@ struct ChainArgs {
     void* out;
 };
 
+// Operations of a 1x1 convolution in the time that a byte takes from memory: more bytes than that are not asked for.
+constexpr double kFlopsOfByte = 9;
 // More neighbours than this are not joined.
 constexpr size_t kMostJoined = 8;
 
@@ -101,9 +103,10 @@ class Chain {
         std::vector<size_t> room;    // elements of each buffer
         std::vector<int64_t> plane;  // channels first: elements of a buffer from one channel to the next
         size_t scratch = 0;          // of one thread's kernels, at most
-        size_t weights = 0;          // bytes
-        std::vector<Pass> alone;     // its steps one by one, of several
-        std::string apart;           // why the next step does not belong to it
+        bool all_asked = false;  // the last step computes long enough to ask for all that the first one reads
+        size_t weights = 0;      // bytes
+        std::vector<Pass> alone;  // its steps one by one, of several
+        std::string apart;        // why the next step does not belong to it
         size_t size() const { return last - first; }
     };
     using Run = std::vector<const Pass*>;

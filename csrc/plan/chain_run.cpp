@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t kBetween = int64_t{8} << 20;  // bytes between two passes, but one image at least
 // An input of so many bytes is not in the caches when a pass reads it: the next rows are asked for beforehand.
 constexpr int64_t kPastCaches = int64_t{24} << 20;
-// Operations of a 1x1 convolution in the time that a byte takes from memory: more bytes than that are not asked for.
-constexpr double kFlopsOfByte = 9;
 
 }  // namespace
 
@@ -261,7 +259,7 @@ void Chain::run_band(const Pass& pass, const ChainArgs& args, bool past_caches, 
         }
         ConvArgs call = conv_args(step, args.weights[at]);
         call.x = from;
-        call.past_caches = move.stage == 0 && past_caches;
+        call.past_caches = move.stage == 0 && past_caches && !pass.all_asked;
         call.out = to + move.out_row * line;
         if (last && add != nullptr) call.add = add + move.out_row * line;
         call.batch = piece.images;
