@@ -4,9 +4,34 @@
 #include <stdexcept>
 #include <string>
 
+#if FASTCONV_HAVE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace fastconv {
 
 namespace {
+
+bool isa_is_amx_or_unset() {
+    const char* value = std::getenv("FASTCONV_ISA");
+    return value == nullptr || *value == '\0' || std::string(value) == "amx";
+}
+
+// The registers of tiles are large, so Linux gives them to a process that asks for them.
+bool may_use_tiles() {
+#if FASTCONV_HAVE_AMX
+    unsigned a, b, c, d;
+    const unsigned bfloat16_and_tiles = 1u << 22 | 1u << 24;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & bfloat16_and_tiles) != bfloat16_and_tiles)
+        return false;
+    const long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#else
+    return false;
+#endif
+}
 
 Isa choose() {
     Isa cap = Isa::avx512;
@@ -16,9 +41,9 @@ Isa choose() {
             cap = Isa::baseline;
         } else if (text == "avx2") {
             cap = Isa::avx2;
-        } else if (text != "avx512") {
-            throw std::runtime_error("FASTCONV_ISA must be one of avx512, avx2, baseline, received '" + text +
-                                     "'");
+        } else if (text != "avx512" && text != "amx") {
+            throw std::runtime_error("FASTCONV_ISA must be one of amx, avx512, avx2, baseline, received '" +
+                                     text + "'");
         }
     }
     for (const Isa isa : {Isa::avx512, Isa::avx2}) {
@@ -46,6 +71,11 @@ bool isa_available(Isa isa) {
 Isa active_isa() {
     static const Isa chosen = choose();
     return chosen;
+}
+
+bool has_matrix_tiles() {
+    static const bool has = active_isa() == Isa::avx512 && isa_is_amx_or_unset() && may_use_tiles();
+    return has;
 }
 
 const char* isa_name(Isa isa) {

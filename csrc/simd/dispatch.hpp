@@ -15,6 +15,10 @@ const char* isa_name(Isa isa);
 // True when this library holds kernels for `isa` and this machine can run them, whatever FASTCONV_ISA says.
 bool isa_available(Isa isa);
 
+// True where products of matrix tiles (AMX, bfloat16) were compiled, this process may use them, and FASTCONV_ISA is unset or
+// "amx". They come on top of AVX-512, for one algorithm; every other kernel is AVX-512's.
+bool has_matrix_tiles();
+
 // Expands to the object `name` of the active instruction set's namespace. Needs `extern const T name;`
 // declared in namespaces fastconv::avx512, fastconv::avx2 and fastconv::baseline (see
 // FASTCONV_DECLARE_KERNELS).

@@ -26,6 +26,7 @@ _DOES = {
     "winograd_stride2": "stride 2 to 4: even and odd rows and columns (every third, fourth) apart, each by Winograd",
     "winograd_tile6": "any kernel at stride 1, 1-D to 3-D, dilated too: input tiles of up to 6 along an axis",
     "winograd_tile8": "the same with tiles of up to 8, for larger kernels",
+    "bf16x3": "float32 on matrix tiles (AMX): every number is the sum of three of bfloat16",
     "fft": "large filters, by their spectra",
     "im2col": "windows as columns and one product of matrices",
 }
