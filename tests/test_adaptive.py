@@ -61,6 +61,37 @@ def test_adaptive_rules():
     np.testing.assert_allclose(split, [1 / 2, 5 / 6, 1 / 3, 5 / 6, 1 / 2])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("size", "outs"),
+    [((56, 57), (5, 4)), ((40, 131), (3, 1)), ((19, 33), (1, 2)), ((700,), (3,)), ((11, 12, 40), (2, 1, 3)),
+     ((9, 20, 31), (2, 2, 1)), ((31, 31), (1, 1)), ((90, 90), (1, 1)), ((7, 7), (1, 1)), ((3, 5), (7, 9))],
+)  # fmt: skip
+def test_gradients_of_large_windows(size, outs, dtype):
+    """Windows of a plane searched one by one, or turned: ties, infinities and NaN, on one thread and more."""
+    rng = np.random.default_rng(sum(size))
+    rank, before = len(size), fastconv.get_num_threads()
+    x = rng.integers(-5, 6, (3, 11, *size)).astype(dtype)
+    x[0, :4] = -np.inf
+    x[0, 1][rng.random(size) < 0.3] = np.nan
+    x[1, 2][rng.random(size) < 0.3] = np.inf
+    x[2, 5] = -0.0
+    dy = rng.integers(-8, 9, (3, 11, *outs)).astype(dtype)
+    for kind, ties in (("max", {"ties": "first"}), ("max", {"ties": "all"}), ("avg", {})):
+        back = getattr(fastconv, f"adaptive_{kind}_pool{rank}d_backward")
+        wanted = back(dy, x, outs, backend="numpy", **ties)
+        for layout, turn in both_layouts(rank):
+            for threads in (1, 3):
+                fastconv.set_num_threads(threads)
+                memory = np.full(x.size + 40, 77, dtype)
+                out = memory[3 : 3 + x.size].reshape(turn(x).shape)
+                back(turn(dy), turn(x), outs, layout=layout, out=out, **ties)
+                np.testing.assert_allclose(out, turn(wanted), 0, 1e-6 if kind == "avg" else 0)
+                assert (memory[:3] == 77).all()
+                assert (memory[3 + x.size :] == 77).all()
+    fastconv.set_num_threads(before)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("p", [1, 2, 3, 2.5])
 @pytest.mark.parametrize(("k", "stride"), [(2, None), (2, 1), (3, 2)])

@@ -90,6 +90,29 @@ def test_exact_on_integers(name, last, dtype):
             np.testing.assert_array_equal(small(x), wanted)
 
 
+@pytest.mark.parametrize("limit", [None, 400_000, 150_000])
+@pytest.mark.parametrize("name", ["rows of three, depthwise", "one output", "two groups", "one pixel, gaps"])
+def test_what_is_added_is_copied_only_where_it_is_there(name, limit):
+    core = pytest.importorskip("fastconv.backends._cpp._core")
+    x, weight, bias = _arrays(FORWARD[name], True, "float32", images=40)
+    given = _given(FORWARD[name], "NHWC")
+    wanted = fastconv.conv2d(x, weight, bias, backend="numpy", **given)
+    for threads in (1, 2):
+        fastconv.set_num_threads(threads)
+        plan = fastconv.plan_conv2d(x.shape, weight, bias, algorithm="direct", workspace_limit=limit, **given)
+        for n in (1, 2, 7, 40):
+            out, peaks = np.empty_like(wanted[:n]), []
+            for add in (None, wanted[:n]):
+                core.take_scratch_peak()
+                plan(x[:n], out=out, add=add)
+                peaks.append(core.take_scratch_peak())
+                np.testing.assert_array_equal(out, wanted[:n] * (1 if add is None else 2))
+            assert max(peaks) <= plan.workspace_bytes
+            assert limit is None or plan.workspace_bytes <= limit
+            if n == 1:
+                assert peaks[1] >= peaks[0]
+
+
 @pytest.mark.parametrize("activation", ["gelu", "sigmoid"])
 @pytest.mark.parametrize("name", ["one pixel, gaps", "one pixel, groups and gaps", "one pixel wide"])
 def test_bias_and_activation_between_outputs(name, activation):

@@ -244,6 +244,30 @@ void backward_gathered(const PoolShape& s, Divisors counts, const T* dy, T* dx, 
     }
 }
 
+// ---- one window that is the whole volume: every position gets the same
+
+template <class T>
+void backward_one_window(const PoolShape& s, Divisors counts, const T* dy, T* dx, const PoolPart& part,
+                         T* scratch) {
+    using V = vec<T, kLanes<T>>;
+    const T divisor = static_cast<T>(counts[0][0] * counts[1][0] * counts[2][0]);
+    const int64_t u = s.unit(), begin = part.row0 * s.in[2], end = part.row1 * s.in[2];
+    for (int64_t slab = part.slab0; slab < part.slab1; slab++) {
+        const T* const g = dy + slab * u;
+        T* const to = dx + slab * s.in_volume() * u;
+        if (!s.channels_last) {
+            fill(to + begin, end - begin, *g / divisor);
+            continue;
+        }
+        each_vector<V>(u, [&](int64_t c, auto lanes) {
+            store(scratch + c, load<V>(g + c, lanes) / broadcast<V>(divisor), lanes);
+        });
+        for (int64_t i = begin; i < end; i++)
+            each_vector<V>(
+                u, [&](int64_t c, auto lanes) { store(to + i * u + c, load<V>(scratch + c, lanes), lanes); });
+    }
+}
+
 // ---- entries
 
 inline int64_t backward_scratch(const PoolShape& s) {
@@ -253,7 +277,8 @@ inline int64_t backward_scratch(const PoolShape& s) {
     }
     const SumRow layout(s);
     const int64_t u = s.unit(), phases = phases_of(s);
-    if (layout.length == 0 || is_whole(s)) return 0;
+    if (is_one_window(s)) return s.channels_last ? u : 0;
+    if (layout.length == 0) return 0;
     return (layout.length + 2) * u +
            (u == 1 && s.stride[2] > 1 ? phases * (layout.length + 2 * kVectorBytes)
                                       : (layout.length + s.kernel[2]) * u) +
@@ -267,12 +292,7 @@ void backward(const PoolShape& s, Divisors counts, const void* dy, void* dx, con
     T* const to = static_cast<T*>(dx);
     const SumRow layout(s);
     if (s.adaptive) return backward_by_position(s, counts, g, to, part);
-    if (is_whole(s)) {
-        const T divisor = static_cast<T>(counts[0][0] * counts[1][0] * counts[2][0]);
-        for (int64_t slab = part.slab0; slab < part.slab1; slab++)
-            fill(to + slab * s.in_volume(), s.in_volume(), g[slab] / divisor);
-        return;
-    }
+    if (is_one_window(s)) return backward_one_window(s, counts, g, to, part, static_cast<T*>(scratch));
     if (is_gathered(s)) return backward_gathered(s, counts, g, to, part, static_cast<T*>(scratch));
     if (layout.length == 0) return backward_by_position(s, counts, g, to, part);
     const int64_t u = s.unit(), total = (layout.length + 2) * u + kVectorBytes;

@@ -247,7 +247,7 @@ void backward_tiles(const PoolShape& s, const T* dy, const T* x, T* dx, const Po
     }
 }
 
-// ---- one window that is the whole volume, channels first: its maximum, then the first place that holds it
+// ---- one long window that is the whole volume, channels first: its maximum, then the first place that holds it
 
 template <class T>
 void backward_whole(const PoolShape& s, const T* dy, const T* x, T* dx, const PoolPart& part) {
@@ -293,8 +293,9 @@ void backward(const PoolShape& s, Ties ties, const void* dy, const void* x, void
               void* scratch) {
     const T *const g = static_cast<const T*>(dy), *const from = static_cast<const T*>(x);
     T* const to = static_cast<T*>(dx);
-    if (s.adaptive) return backward_scattered(s, ties, g, from, to, part);
+    if (ties == Ties::first && has_places<T>(s)) return backward_places(s, g, from, to, part);
     if (ties == Ties::first && is_whole(s)) return backward_whole(s, g, from, to, part);
+    if (s.adaptive) return backward_scattered(s, ties, g, from, to, part);
     if (ties == Ties::first && is_tile(s)) return backward_tiles(s, g, from, to, part);
     if (ties == Ties::first && is_apart(s)) return backward_apart(s, g, from, to, part);
     if constexpr (kHalves<T>) {

@@ -246,7 +246,9 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
     const MaxPoolKernels& kernels = max_pool_kernels();
     const int t = static_cast<int>(type);
     const int64_t rows = s.in[0] * s.in[1], bytes = traffic(s, batch, pool_type_bytes(type), 4);
-    if (s.adaptive && turned_planes(s, PoolPass::max_gradient, pool_type_bytes(type)) == 0) {
+    const PoolPass pass = ties == Ties::first ? PoolPass::max_gradient : PoolPass::tied_gradient;
+    const int64_t together = turned_planes(s, pass, pool_type_bytes(type));
+    if (s.adaptive && together == 0) {
         return for_each_part(s, batch, rows, false, true, bytes, [&](const PoolPart& part) {
             kernels.backward[t](s, ties, dy, x, dx, part, nullptr);
         });
@@ -257,8 +259,7 @@ void max_pool_backward(const PoolShape& s, PoolType type, Ties ties, int64_t bat
                                                                                      part);
         });
     }
-    if (const int64_t together = turned_planes(s, PoolPass::max_gradient, pool_type_bytes(type));
-        together > 0) {
+    if (together > 0) {
         const int64_t each = s.adaptive ? 0 : kernels.gradient_scratch[t](channels_last(s, together));
         return with_type(type, [&](auto number) {
             using T = decltype(number);

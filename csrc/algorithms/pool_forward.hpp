@@ -222,13 +222,7 @@ T reduce_run(const T* p, int64_t n) {
     return combine_lanes<Op>(total);
 }
 
-// Whether the one window is the whole volume, channels first.
-inline bool is_whole(const PoolShape& s) {
-    bool whole = !s.channels_last && s.out_volume() == 1;
-    for (int a = 0; a < 3; a++)
-        whole = whole && s.before[a] == 0 && s.dilation[a] == 1 && s.kernel[a] >= s.in[a];
-    return whole;
-}
+inline bool is_whole(const PoolShape& s) { return !s.channels_last && is_one_window(s); }
 
 // Whether forward_positions is the way: for channels last where a direct window costs no more loads than
 // rows, and for windows so far apart or so dilated that a padded row would be out of proportion.

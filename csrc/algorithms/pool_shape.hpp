@@ -51,4 +51,11 @@ static inline __attribute__((always_inline)) Taps taps_of(const PoolShape& s, in
     return {start, first, inside < s.kernel[axis] ? inside : s.kernel[axis]};
 }
 
+// Whether there is one window, which holds the whole volume and no padding.
+static inline __attribute__((always_inline)) bool is_one_window(const PoolShape& s) {
+    bool one = s.out_volume() == 1;
+    for (int a = 0; a < 3; a++) one = one && s.before[a] == 0 && s.dilation[a] == 1 && s.kernel[a] >= s.in[a];
+    return one;
+}
+
 }  // namespace fastconv

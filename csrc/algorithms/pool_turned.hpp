@@ -18,7 +18,8 @@
 
 namespace fastconv {
 
-enum class PoolPass { max, average, max_gradient, average_gradient };
+// The gradient of a maximum with ties "first" has kernels of its own.
+enum class PoolPass { max, average, max_gradient, tied_gradient, average_gradient };
 
 // Planes turned together; zero where rows are predicted to take less time.
 int64_t turned_planes(const PoolShape& shape, PoolPass pass, int64_t item);

@@ -236,13 +236,15 @@ class RelaidKernel final : public ConvKernel {
 
   private:
     size_t weight_bytes() const { return static_cast<size_t>(r_.problem.weights()) * element_; }
-    size_t image_bytes() const {
+    // A second copy of the outputs holds what is added to them, where something is.
+    size_t image_bytes(bool adds) const {
         const int64_t x = p_.in_channels * p_.in_pixels(),
-                      out = r_.problem.out_channels * r_.problem.out_pixels();
-        return static_cast<size_t>((r_.copies_x ? x : 0) + (r_.copies_out ? 2 * out : 0)) * element_;
+                      out = r_.problem.out_channels * r_.problem.out_pixels(),
+                      copies = adds && !r_.gaps ? 2 : 1;
+        return static_cast<size_t>((r_.copies_x ? x : 0) + (r_.copies_out ? copies * out : 0)) * element_;
     }
-    int64_t together(size_t budget) const {
-        const size_t bytes = std::max<size_t>(1, image_bytes());
+    int64_t together(size_t budget, bool adds) const {
+        const size_t bytes = std::max<size_t>(1, image_bytes(adds));
         return static_cast<int64_t>(std::max<size_t>(1, std::min<size_t>(budget / 2, kTogether) / bytes));
     }
     // What the copies leave.
@@ -250,9 +252,12 @@ class RelaidKernel final : public ConvKernel {
         const size_t own = own_bytes(budget) + kScratchRounding;
         return budget == SIZE_MAX ? budget : budget - std::min(budget, own);
     }
-    // Of the images that are copied at a time, and a bias.
+    // Of the images that are copied at a time, and a bias; a plan does not know whether something will be added.
     size_t own_bytes(size_t budget) const {
-        return static_cast<size_t>(together(budget)) * image_bytes() +
+        const auto images = [&](bool adds) {
+            return static_cast<size_t>(together(budget, adds)) * image_bytes(adds);
+        };
+        return std::max(images(false), images(true)) +
                static_cast<size_t>(r_.problem.out_channels) * element_ + 4 * kScratchAlignment;
     }
 
@@ -289,7 +294,7 @@ class RelaidKernel final : public ConvKernel {
             a.bias = bias;
         }
         // Each thread takes some images, or all of them share each; so too where scratch is limited.
-        const int64_t threads = num_threads(), most = together(workspace_limit());
+        const int64_t threads = num_threads(), most = together(workspace_limit(), args.add != nullptr);
         const bool apart = threads > 1 && args.batch >= threads && workspace_limit() == SIZE_MAX;
         const int64_t each = apart ? std::clamp<int64_t>(args.batch / (4 * threads), 1, most) : most;
         const auto some = [&](int64_t task) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..backends.protocol import TIES, Array, Backend
 from ..errors import UnknownNameError
 from ..geometry import PoolGeometry, pool_geometry
 from ._arrays import Dtypes, Frame, check_grad, float_dtype, kernel_dtype, new_or_checked, real_array
-from ._repeated import Repeated, call_key
+from ._repeated import CallT, Repeated, call_key
 
 __all__ = [
     "Average", "AverageBackward", "Max", "MaxBackward", "avg_pool", "avg_pool_backward", "check_ties", "least",
@@ -205,6 +206,21 @@ _average_backward = Repeated[AverageBackward]()
 # ------------------------------------------------------------------------- any rank, from arguments to a call
 
 
+def _checked(
+    kept: Repeated[CallT], func: str, numbers: tuple[Any, ...], names: tuple[Any, ...], settings: tuple[Any, ...],
+    arrays: dict[str, Any], make: Callable[..., CallT],
+) -> tuple[CallT, list[Any]]:  # fmt: skip
+    """The checked call of these arguments, made where it is not known yet, and the arrays to call it with."""
+    given = list(arrays.values())
+    key = call_key(numbers, (*names, func), *given)
+    call = kept.find(key, settings)
+    if call is None:
+        given = [real_array(func, name, array) for name, array in arrays.items()]
+        call = make(*given)
+        kept.keep(key, settings, call)
+    return call, given
+
+
 def max_pool(
     rank: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any,
     out: Any, backend: Any, func: str = "",
@@ -214,8 +230,8 @@ def max_pool(
     y = _max.again(settings)(x, out)
     if y is not None:
         return y  # type: ignore[no-any-return]
-    call, array = _max_call(func or f"max_pool{rank}d", False, settings, x)
-    return call(array, out)
+    call, (x,) = _max_call(func or f"max_pool{rank}d", settings, x)
+    return call(x, out)
 
 
 def max_pool_with_indices(
@@ -229,24 +245,21 @@ def max_pool_with_indices(
     elif not isinstance(out, tuple) or len(out) != 2:
         raise TypeError(f"{func}: out must be a tuple (y, indices) of arrays or None, received {type(out).__name__}")
     settings = (rank, kernel_size, stride, padding, dilation, ceil_mode, layout, func, runs_on)
-    call, array = _max_call(func, True, settings, x)
-    return call.with_indices(array, *out)
+    call, (x,) = _max_call(func, settings, x)
+    return call.with_indices(x, *out)
 
 
-def _max_call(func: str, with_indices: bool, settings: tuple[Any, ...], x: Any) -> tuple[Max, Array]:
-    """The checked call of these settings, and x as an array."""
+def _max_call(func: str, settings: tuple[Any, ...], x: Any) -> tuple[Max, list[Any]]:
     rank, kernel_size, stride, padding, dilation, ceil_mode, layout, _, runs_on = settings
-    key = call_key((rank, kernel_size, stride, padding, dilation, ceil_mode), (layout, func, with_indices, runs_on), x)
-    call = _max.find(key, settings)
-    if call is None:
-        x = real_array(func, "x", x)
+
+    def make(x: Array) -> Max:
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
             layout=layout,
         )  # fmt: skip
-        call = Max(func, geometry, runs_on, x.dtype)
-        _max.keep(key, settings, call)
-    return call, x
+        return Max(func, geometry, runs_on, x.dtype)
+
+    return _checked(_max, func, settings[:6], (layout, runs_on), settings, {"x": x}, make)
 
 
 def max_pool_backward(
@@ -259,19 +272,19 @@ def max_pool_backward(
     if dx is not None:
         return dx  # type: ignore[no-any-return]
     func = func or f"max_pool{rank}d_backward"
-    numbers = (rank, kernel_size, stride, padding, dilation, ceil_mode)
-    key = call_key(numbers, (layout, ties, func, runs_on), grad_output, x)
-    call = _max_backward.find(key, settings)
-    if call is None:
-        grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
+
+    def make(grad_output: Array, x: Array) -> MaxBackward:
         check_ties(func, ties)
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
             layout=layout,
         )  # fmt: skip
-        given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
-        call = MaxBackward(func, geometry, runs_on, given, ties)
-        _max_backward.keep(key, settings, call)
+        return MaxBackward(func, geometry, runs_on, _dtypes(grad_output, x), ties)
+
+    arrays = {"grad_output": grad_output, "x": x}
+    call, (grad_output, x) = _checked(
+        _max_backward, func, settings[:6], (layout, ties, runs_on), settings, arrays, make
+    )
     return call(grad_output, x, out)
 
 
@@ -285,17 +298,15 @@ def avg_pool(
     if y is not None:
         return y  # type: ignore[no-any-return]
     func = func or f"avg_pool{rank}d"
-    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    key = call_key(numbers, (layout, func, runs_on), x)
-    call = _average.find(key, settings)
-    if call is None:
-        x = real_array(func, "x", x)
+
+    def make(x: Array) -> Average:
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
-        call = Average(func, geometry, runs_on, (x.dtype, float_dtype(x)))
-        _average.keep(key, settings, call)
+        return Average(func, geometry, runs_on, (x.dtype, float_dtype(x)))
+
+    call, (x,) = _checked(_average, func, settings[:6], (layout, runs_on), settings, {"x": x}, make)
     return call(x, out)
 
 
@@ -309,16 +320,19 @@ def avg_pool_backward(
     if dx is not None:
         return dx  # type: ignore[no-any-return]
     func = func or f"avg_pool{rank}d_backward"
-    numbers = (rank, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    key = call_key(numbers, (layout, func, runs_on), grad_output, x)
-    call = _average_backward.find(key, settings)
-    if call is None:
-        grad_output, x = real_array(func, "grad_output", grad_output), real_array(func, "x", x)
+
+    def make(grad_output: Array, x: Array) -> AverageBackward:
         geometry = pool_geometry(
             func, rank, x.shape, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode,
             count_include_pad=count_include_pad, layout=layout,
         )  # fmt: skip
-        given = (grad_output.dtype, x.dtype, float_dtype(grad_output, x))
-        call = AverageBackward(func, geometry, runs_on, given)
-        _average_backward.keep(key, settings, call)
+        return AverageBackward(func, geometry, runs_on, _dtypes(grad_output, x))
+
+    arrays = {"grad_output": grad_output, "x": x}
+    call, (grad_output, x) = _checked(_average_backward, func, settings[:6], (layout, runs_on), settings, arrays, make)
     return call(grad_output, x, out)
+
+
+def _dtypes(grad_output: Array, x: Array) -> Dtypes:
+    """Of a gradient's arrays and result."""
+    return grad_output.dtype, x.dtype, float_dtype(grad_output, x)
