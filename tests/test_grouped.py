@@ -25,6 +25,10 @@ CASES = [
     ConvCase((17, 40), (3, 3), c=16, k=8, padding=2, groups=4, stride=(3, 1), dilation=(2, 1)),
     ConvCase((20, 33), (3, 5), c=12, k=8, padding=(3, 5), groups=4, dilation=(3, 2)),
     ConvCase((3, 7), (3, 3), c=8, k=8, padding=1, groups=2),
+    # four groups of a vector and two, channels last: the last vector not full, rows of every block of pixels
+    *(ConvCase((6, n), (3, 3), c=28, k=28, padding=1, groups=7, n=1) for n in (1, 5, 9, 13, 31)),
+    ConvCase((13, 29), (3, 3), c=40, k=40, padding=1, groups=5, stride=(2, 2)),
+    ConvCase((8, 15), (5, 3), c=18, k=24, padding=2, groups=3, dilation=(2, 1)),
     ConvCase((1, 1), (3, 3), c=8, k=8, padding=1, groups=2),
     ConvCase((11, 5), (1, 1), c=12, k=24, groups=4),
     ConvCase((11, 12), (4, 2), c=12, k=6, groups=3, padding=((2, 1), (0, 1))),

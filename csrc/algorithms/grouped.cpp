@@ -114,11 +114,20 @@ int64_t groups_together(const ConvProblem& p, int64_t lanes) {
     return std::min({fit, std::max<int64_t>(1, 2 * lanes / p.group_in()), p.groups});
 }
 
-// Channels last, how many columns of outputs are computed at a time: their expanded rows, one for each tap row, take two thirds
-// of L1.
-int64_t columns_together(const ConvProblem& p, int64_t lanes, int64_t element) {
+// Channels last, of how many groups rows are in turns; 0 where they are expanded.
+int64_t groups_in_turns(const ConvProblem& p, int64_t lanes, int64_t most) {
+    const int64_t together = groups_together(p, lanes);
+    const bool close = p.kernel[2] == 3 && p.stride[2] <= 2 && p.dilation[2] == 1;
+    return close && together <= most && (together == 2 || together == 4) && together * p.group_in() <= lanes
+               ? together
+               : 0;
+}
+
+// Channels last, how many columns of outputs are computed at a time: their expanded rows, of so many vectors for a pixel, one for
+// each tap row, take two thirds of L1.
+int64_t columns_together(const ConvProblem& p, int64_t lanes, int64_t vectors, int64_t element) {
     const int64_t reach = (p.kernel[2] - 1) * p.dilation[2] + 1;
-    const int64_t row = p.kernel[0] * p.kernel[1] * p.group_in() * lanes;
+    const int64_t row = p.kernel[0] * p.kernel[1] * vectors * lanes;
     const int64_t most = static_cast<int64_t>(l1_bytes() * 2 / 3) / element / row;
     const int64_t columns =
         std::clamp<int64_t>((most - reach) / p.stride[2] + 1, 8, std::max<int64_t>(8, p.out_size[2]));
@@ -147,11 +156,17 @@ class GroupedLast final : public ConvKernel {
         const int64_t k = p_.group_out(), c = p_.group_in();
         together_ = groups_together(p_, lanes_);
         blocks_ = ceil_div(p_.groups, together_);
-        index_.assign(static_cast<size_t>(c * lanes_), 0);
-        for (int64_t j = 0; j < c; j++)
+        turns_ = groups_in_turns(p_, lanes_, grouped_of<T>().turns);
+        vectors_ = turns_ > 0 ? 1 : c;
+        index_.assign(static_cast<size_t>(vectors_ * lanes_), 0);
+        order_.assign(static_cast<size_t>(lanes_), 0);
+        for (int64_t l = 0; l < together_ * k; l++) order_[static_cast<size_t>(l)] = lane_of(l);
+        for (int64_t i = 0; turns_ > 0 && i < turns_ * c; i++)
+            index_[static_cast<size_t>(i)] = static_cast<int32_t>(i % turns_ * c + i / turns_);
+        for (int64_t j = 0; turns_ == 0 && j < c; j++)
             for (int64_t l = 0; l < together_ * k; l++)
                 index_[static_cast<size_t>(j * lanes_ + l)] = static_cast<int32_t>(l / k * c + j);
-        columns_ = columns_of_pieces(p_, columns_together(p_, lanes_, sizeof(T)));
+        columns_ = columns_of_pieces(p_, columns_together(p_, lanes_, vectors_, sizeof(T)));
         pieces_ = ceil_div(p_.out_size[2], columns_);
     }
 
@@ -206,15 +221,21 @@ class GroupedLast final : public ConvKernel {
     int64_t tap_rows() const { return p_.kernel[0] * p_.kernel[1]; }
     int64_t reach() const { return (p_.kernel[2] - 1) * p_.dilation[2] + 1; }
     int64_t in_columns(int64_t columns) const { return (columns - 1) * p_.stride[2] + reach(); }
-    int64_t row_size() const { return in_columns(columns_) * p_.group_in() * lanes_; }
+    int64_t row_size() const { return in_columns(columns_) * vectors_ * lanes_; }
+    // Of an output of a block.
+    int32_t lane_of(int64_t output) const {
+        const int64_t k = p_.group_out();
+        return static_cast<int32_t>(turns_ > 0 ? output % k * turns_ + output / k : output);
+    }
     int64_t block_size() const { return p_.taps() * p_.group_in() * lanes_; }
     int64_t groups_of(int64_t block) const { return std::min(together_, p_.groups - block * together_); }
 
     void pack_block(const T* weight, int64_t block, T* to) const {
         const int64_t outputs = groups_of(block) * p_.group_out(), first = block * together_ * p_.group_out();
         for (int64_t i = 0; i < p_.taps() * p_.group_in(); i++, to += lanes_) {
-            std::memcpy(to, weight + i * p_.out_channels + first, static_cast<size_t>(outputs) * sizeof(T));
-            std::fill(to + outputs, to + lanes_, T(0));
+            std::fill_n(to, lanes_, T(0));
+            const T* const from = weight + i * p_.out_channels + first;
+            for (int64_t l = 0; l < outputs; l++) to[order_[static_cast<size_t>(l)]] = from[l];
         }
     }
 
@@ -265,6 +286,8 @@ class GroupedLast final : public ConvKernel {
             call.pixels = columns.size();
             call.lanes = groups_of(block) * p_.group_out();
             call.clamp = clamp_of(args.activation);
+            call.turns = turns_;
+            call.order = order_.data();
             grouped_of<T>().row(call);
             if (needs_pass(args.activation))
                 rows_of<T>().activate(args.activation, call.out, call.pixels, call.out_pixel, call.lanes);
@@ -273,7 +296,8 @@ class GroupedLast final : public ConvKernel {
 
     // `line` counts images, planes and rows of x.
     void expand_row(const ConvArgs& args, int64_t line, int64_t block, Range columns, T* to) const {
-        const int64_t c = p_.group_in(), first = block * together_ * c, valid = groups_of(block) * c;
+        const int64_t c = p_.group_in(), first = block * together_ * c, valid = groups_of(block) * c,
+                      size = vectors_ * lanes_;
         const int64_t pitch = p_.in_size[2] * p_.in_channels;
         const T* const x = static_cast<const T*>(args.x) + line * pitch + first;
         const int64_t begin = columns.begin * p_.stride[2] - p_.pad_lo[2], count = in_columns(columns.size());
@@ -281,12 +305,12 @@ class GroupedLast final : public ConvKernel {
                       outer = std::clamp<int64_t>(p_.in_size[2] - begin, inner, count);
         const auto put = [&](int64_t at, int64_t pixels, int64_t source) {
             if (pixels <= 0) return;
-            T* const into = to + at * c * lanes_;
+            T* const into = to + at * size;
             if (source < 0)
-                std::memset(into, 0, static_cast<size_t>(pixels * c * lanes_) * sizeof(T));
+                std::memset(into, 0, static_cast<size_t>(pixels * size) * sizeof(T));
             else
                 grouped_of<T>().expand(x + source * p_.in_channels, p_.in_channels, pixels, valid,
-                                       index_.data(), c, into, p_.stride[1] * pitch);
+                                       index_.data(), vectors_, into, p_.stride[1] * pitch);
         };
         for (int64_t i = 0; i < inner; i++) put(i, 1, axis_source(p_.mode, p_.in_size[2], begin + i));
         put(inner, outer - inner, begin + inner);
@@ -294,8 +318,8 @@ class GroupedLast final : public ConvKernel {
     }
 
     ConvProblem p_;
-    int64_t lanes_, together_, blocks_, columns_, pieces_;
-    std::vector<int32_t> index_;
+    int64_t lanes_, together_, turns_, vectors_, blocks_, columns_, pieces_;  // vectors_: of a pixel of a row
+    std::vector<int32_t> index_, order_;
 };
 
 }  // namespace
@@ -349,7 +373,8 @@ double cycles_first(const ConvProblem& p, int64_t lanes, int64_t element) {
 double cycles_last(const ConvProblem& p, int64_t lanes, int64_t element) {
     const double blocks = static_cast<double>(ceil_div(p.groups, groups_together(p, lanes))),
                  pixels = static_cast<double>(p.out_pixels()), channels = static_cast<double>(p.group_in());
-    const int64_t columns = columns_together(p, lanes, element);
+    const int64_t turns = groups_in_turns(p, lanes, element == 4 ? grouped_of<float>().turns : 0);
+    const int64_t columns = columns_together(p, lanes, turns > 0 ? 1 : p.group_in(), element);
     const double pieces = static_cast<double>(ceil_div(p.out_size[2], columns)),
                  rows = static_cast<double>(p.out_size[0] * p.out_size[1]) * pieces,
                  tap_rows = static_cast<double>(p.kernel[0] * p.kernel[1]);
@@ -363,6 +388,16 @@ double cycles_last(const ConvProblem& p, int64_t lanes, int64_t element) {
     const bool spills =
         static_cast<size_t>(p.kernel[0] * p.kernel[1] * p.group_in() * lanes * 8 * element) > l1_bytes();
     const double terms = channels * static_cast<double>(p.taps());
+    if (turns > 0) {
+        // 4 and 8 channels a group, 14x14 to 112x112, one image and eight: within a quarter, and a third where arrays leave L2.
+        const double lines =
+            static_cast<double>((p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels()) * element) /
+            64;
+        const bool far = 64 * lines > static_cast<double>(l2_bytes());
+        return blocks * (pixels * (7 + 0.55 * terms * (p.stride[2] > 1 ? 1.2 : 1)) +
+                         rows * (6 + 21 * tap_rows) + expanded * (37 + 1.75 * reach) + 3 * terms) +
+               (far ? 8 * lines : 0);
+    }
     return blocks * (pixels * (9 + 0.6 * terms * (spills ? 2 : 1) * (p.stride[2] > 1 ? 1.5 : 1)) +
                      rows * (6 + 21 * tap_rows) + expanded * (37 + 1.75 * reach * channels) + 3 * terms);
 }

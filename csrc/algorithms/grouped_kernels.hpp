@@ -34,7 +34,8 @@ struct GroupedPlanes {
 };
 
 // Channels last: a row of neighbouring pixels, lanes being output channels of several groups. Expanded rows hold for every
-// pixel [input channel of a group][lane]: the value that the lane's group has there.
+// pixel [input channel of a group][lane]: the value that the lane's group has there. Rows in turns hold a vector for every
+// pixel, of each input channel its value in all groups; so do the lanes of their weights and sums.
 template <class T>
 struct GroupedRow {
     const T* const* rows;  // expanded input row of every tap row
@@ -47,6 +48,8 @@ struct GroupedRow {
     const T* bias;
     int64_t out_pixel, pixels, lanes;
     Clamp clamp;
+    int64_t turns = 0;               // groups of rows in turns; 0: rows are expanded
+    const int32_t* order = nullptr;  // of rows in turns: the lane of every output
 };
 
 // Half-cycles that a row of pixels takes for one channel of three taps, in blocks of p pixels: three multiply-adds for each, of
@@ -65,6 +68,8 @@ static inline __attribute__((always_inline)) int64_t row_cost(int64_t pixels) {
 
 template <class T>
 struct Grouped {
+    // The most groups of rows in turns, a power of two; three tap columns, stride 1 or 2 and dilation 1 only.
+    int64_t turns;
     // Stride of the columns 1 or 2.
     void (*planes)(const GroupedPlanes<T>&, int64_t stride);
     void (*row)(const GroupedRow<T>&);
