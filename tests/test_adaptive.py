@@ -167,6 +167,30 @@ def test_unpool_against_torch(rank):
             np.testing.assert_allclose(dx, turn(t.grad.numpy()), rtol=1e-12)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_unpool_keeps_the_last_of_a_place(layout):
+    """Overlapping windows, in any order in memory, into any memory; some values go nowhere."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(1, 99, (2, 3, 4, 5)).astype(np.float32)
+    indices = rng.integers(-1, 63, x.shape)
+    wanted = np.zeros((2, 3, 63), np.float32)
+    grad = rng.integers(1, 99, (2, 3, 7, 9)).astype(np.float32)
+    back = np.zeros_like(x)
+    for n, c, h, w in np.ndindex(*x.shape):
+        if (place := indices[n, c, h, w]) >= 0:
+            wanted[n, c, place] = x[n, c, h, w]
+            back[n, c, h, w] = grad[n, c].flat[place]
+    turn = (lambda a: a) if layout == "NCHW" else (lambda a: np.moveaxis(a, 1, -1))
+    for order in "CF":
+        given = [np.array(turn(a), order=order) for a in (x, indices, grad)]
+        out = np.empty(turn(grad).shape[::-1], np.float32).transpose(3, 2, 1, 0)
+        keywords = {"stride": 2, "padding": 1, "output_size": (7, 9), "layout": layout}
+        for result in (out, None):
+            y = fastconv.max_unpool2d(given[0], given[1], 3, **keywords, out=result)
+            np.testing.assert_array_equal(y, turn(wanted.reshape(grad.shape)))
+        np.testing.assert_array_equal(fastconv.max_unpool2d_backward(given[2], given[1], layout=layout), turn(back))
+
+
 def test_unpool_errors():
     y, indices = fastconv.max_pool1d_with_indices([[1.0, 2.0, 3.0, 4.0]], 2)
     with pytest.raises(fastconv.GeometryError, match="indices must lie between -1 and 3, received 1 to 9"):

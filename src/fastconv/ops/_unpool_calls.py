@@ -12,6 +12,7 @@ from ..backends.protocol import Array
 from ..errors import DTypeError, GeometryError
 from ..geometry import AXES, check_size, ntuple, pool_geometry
 from ._arrays import float_dtype, native, new_or_checked, real_array
+from ._repeated import Bounded, call_key
 
 __all__ = ["max_unpool", "max_unpool_backward"]
 
@@ -20,14 +21,7 @@ def _indices(func: str, indices: Any) -> Array:
     array = real_array(func, "indices", indices)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{func}: indices must hold integers, received dtype {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _check_range(func: str, indices: Array, plane: int) -> None:
-    if indices.size and (indices.min() < -1 or indices.max() >= plane):
-        raise GeometryError(
-            f"{func}: indices must lie between -1 and {plane - 1}, received {indices.min()} to {indices.max()}"
-        )
+    return array.astype(np.int64, copy=False)
 
 
 def _output_size(func: str, rank: int, sizes: tuple[int, ...], args: tuple[Any, Any, Any], wanted: Any) -> list[int]:
@@ -51,32 +45,73 @@ def _output_size(func: str, rank: int, sizes: tuple[int, ...], args: tuple[Any, 
     return given
 
 
+class _Places:
+    """Where values of one shape stand in arrays whose planes have so many positions."""
+
+    def __init__(self, shape: tuple[int, ...], rank: int, sizes: tuple[int, ...], last: bool) -> None:
+        head, channels = shape[: len(shape) - rank - 1], shape[-1 if last else -rank - 1]
+        self.rank, self.last, self.plane = rank, last, math.prod(sizes)
+        self.shape = (*head, *sizes, channels) if last else (*head, channels, *sizes)
+        self.step = channels if last else 1  # from one position of a plane to the next
+        images = np.arange(math.prod(head)).reshape(*head, *(1,) * (rank + 1)) * (self.plane * channels)
+        within = np.arange(channels) if last else np.arange(channels).reshape(-1, *(1,) * rank) * self.plane
+        self.first = images + within  # of each plane
+
+    def check(self, func: str, indices: Array) -> bool:
+        """Refuse indices outside the plane; whether none of them goes nowhere (-1)."""
+        if not indices.size or indices.view(np.uint64).max() < self.plane:
+            return True
+        if indices.min() < -1 or indices.max() >= self.plane:
+            raise GeometryError(
+                f"{func}: indices must lie between -1 and {self.plane - 1}, received {indices.min()} to {indices.max()}"
+            )
+        return False
+
+    def flat(self, indices: Array) -> Array:
+        """Flat positions in an array of all planes."""
+        found: Array = (indices if self.step == 1 else indices * self.step) + self.first
+        return found
+
+
+_known = Bounded[_Places]()
+
+
 def max_unpool(
     rank: int, x: Any, indices: Any, kernel_size: Any, stride: Any, padding: Any, output_size: Any,
     layout: Any, out: Array | None, backend: Any,
 ) -> Array:  # fmt: skip
     func = f"max_unpool{rank}d"
-    _ = registry.active() if backend is None else registry.get_backend(backend)
-    array, places = native(real_array(func, "x", x)), _indices(func, indices)
-    geometry = pool_geometry(func, rank, array.shape, 1, layout=layout)
-    last = geometry.channels_last
-    if places.shape != array.shape:
-        raise GeometryError(f"{func}: indices must have the shape of x, {array.shape}, received {places.shape}")
-    if last and output_size is not None and not isinstance(output_size, int) and len(output_size) > rank:
-        output_size = tuple(output_size)[:-1]
-    sizes = _output_size(func, rank, geometry.in_size[3 - rank :], (kernel_size, stride, padding), output_size)
-    head = array.shape[: array.ndim - rank - 1]
-    shape = (*head, *sizes, geometry.channels) if last else (*head, geometry.channels, *sizes)
-    check_size(func, "output", shape)
-    plane = math.prod(sizes)
-    _check_range(func, places, plane)
-    out = new_or_checked(func, out, shape, array.dtype, (array,))
-    source, where = (_planes(a, rank, last) for a in (array, places))
-    # one place more than the plane holds takes what goes nowhere
-    flat = np.zeros((source.shape[0], plane + 1), array.dtype)
-    np.put_along_axis(flat, where % (plane + 1), source, 1)
-    body = flat[:, :plane].reshape(*head, geometry.channels, *sizes)
-    out[...] = np.moveaxis(body, -rank - 1, -1) if last else body
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    key = call_key((rank, kernel_size, stride, padding, output_size), (layout,), x, indices)
+    array, found = native(real_array(func, "x", x)), _indices(func, indices)
+    places = _known.recall(key)
+    if places is None:
+        geometry = pool_geometry(func, rank, array.shape, 1, layout=layout)
+        last = geometry.channels_last
+        if found.shape != array.shape:
+            raise GeometryError(f"{func}: indices must have the shape of x, {array.shape}, received {found.shape}")
+        wanted = output_size
+        if last and wanted is not None and not isinstance(wanted, int) and len(wanted) > rank:
+            wanted = tuple(wanted)[:-1]
+        sizes = _output_size(func, rank, geometry.in_size[3 - rank :], (kernel_size, stride, padding), wanted)
+        head = array.shape[: array.ndim - rank - 1]
+        channels = geometry.channels
+        check_size(func, "output", (*head, *sizes, channels) if last else (*head, channels, *sizes))
+        places = _Places(array.shape, rank, tuple(sizes), last)
+        _known.remember(key, places)
+    everywhere = places.check(func, found)
+    out = new_or_checked(func, out, places.shape, array.dtype, (array, found), backend=runs_on)
+    result = out
+    if not out.flags.c_contiguous:
+        result = np.empty(out.shape, out.dtype)
+    result[...] = 0
+    where, values = places.flat(found), array
+    if not everywhere:
+        there = found >= 0
+        where, values = where[there], array[there]
+    result.reshape(-1)[where.reshape(-1)] = values.reshape(-1)  # in order: the last of a place stays
+    if result is not out:
+        out[...] = result
     return out
 
 
@@ -84,34 +119,27 @@ def max_unpool_backward(
     rank: int, grad_output: Any, indices: Any, layout: Any, out: Array | None, backend: Any
 ) -> Array:
     func = f"max_unpool{rank}d_backward"
-    _ = registry.active() if backend is None else registry.get_backend(backend)
-    gradient, places = native(real_array(func, "grad_output", grad_output)), _indices(func, indices)
-    geometry = pool_geometry(func, rank, gradient.shape, 1, layout=layout)
-    last = geometry.channels_last
-    pool_geometry(func, rank, places.shape, 1, layout=layout)
-    spatial = slice(gradient.ndim - rank - last, gradient.ndim - last)
-    expected = list(gradient.shape)
-    if places.ndim == gradient.ndim:
-        expected[spatial] = places.shape[spatial]
-    if places.shape != tuple(expected):
-        raise GeometryError(
-            f"{func}: indices of shape {places.shape} and grad_output of shape {gradient.shape} differ outside their "
-            "spatial axes"
-        )
-    plane = math.prod(geometry.in_size)
-    _check_range(func, places, plane)
-    out = new_or_checked(func, out, places.shape, float_dtype(gradient), (gradient,))
-    source, where = (_planes(a, rank, last) for a in (gradient, places))
-    taken = np.where(where < 0, 0, np.take_along_axis(source, where, 1))
-    body = np.moveaxis(places, -1, -rank - 1) if last else places
-    back = taken.reshape(body.shape)
-    out[...] = np.moveaxis(back, -rank - 1, -1) if last else back
+    runs_on = registry.active() if backend is None else registry.get_backend(backend)
+    key = call_key((rank,), (layout,), grad_output, indices)
+    gradient, found = native(real_array(func, "grad_output", grad_output)), _indices(func, indices)
+    places = _known.recall(key)
+    if places is None:
+        geometry = pool_geometry(func, rank, gradient.shape, 1, layout=layout)
+        last = geometry.channels_last
+        pool_geometry(func, rank, found.shape, 1, layout=layout)
+        spatial = slice(gradient.ndim - rank - last, gradient.ndim - last)
+        expected = list(gradient.shape)
+        if found.ndim == gradient.ndim:
+            expected[spatial] = found.shape[spatial]
+        if found.shape != tuple(expected):
+            raise GeometryError(
+                f"{func}: indices of shape {found.shape} and grad_output of shape {gradient.shape} differ outside "
+                "their spatial axes"
+            )
+        places = _Places(found.shape, rank, geometry.in_size[3 - rank :], last)
+        _known.remember(key, places)
+    everywhere = places.check(func, found)
+    out = new_or_checked(func, out, found.shape, float_dtype(gradient), (gradient, found), backend=runs_on)
+    taken = gradient.reshape(-1)[places.flat(found if everywhere else np.maximum(found, 0))]
+    out[...] = taken if everywhere else np.where(found < 0, 0, taken)
     return out
-
-
-def _planes(array: Array, rank: int, last: bool) -> Array:
-    """One row for each image and channel."""
-    if last:
-        array = np.moveaxis(array, -1, -rank - 1)
-    head = array.shape[: array.ndim - rank]
-    return array.reshape(math.prod(head), math.prod(array.shape[array.ndim - rank :]))
