@@ -154,12 +154,12 @@ def test_refusals() -> None:
 
 
 def test_chosen() -> None:
-    """Many channels on large images take it, small ones and few pixels do not."""
+    """Many channels on large images take it, small ones and few pixels do not; matrix tiles may come before both."""
 
     def chosen(c: int, k: int, size: int, kernel: int) -> str:
         w = np.ones((k, c, kernel, kernel), np.float32)
         return fastconv.plan_conv2d((1, c, size, size), w, stride=(2, 2), padding=kernel // 2, backend="cpp").algorithm
 
     if fastconv.get_backend("cpp").config()["isa"] == "avx512":
-        assert chosen(128, 128, 56, 3) == chosen(64, 96, 56, 5) == chosen(64, 64, 56, 7) == NAME
-        assert chosen(512, 512, 14, 3) == "direct"
+        assert {chosen(128, 128, 56, 3), chosen(64, 96, 56, 5), chosen(64, 64, 56, 7)} <= {NAME, "bf16x3"}
+        assert chosen(512, 512, 14, 3) in ("direct", "bf16x3")

@@ -53,18 +53,16 @@ int64_t segment_of(int64_t n) {
 template <class T>
 class DirectLanes final : public ConvKernel {
   public:
-    explicit DirectLanes(const ConvProblem& problem) : input_(problem), p_(input_.view()) {
+    explicit DirectLanes(const ConvProblem& problem)
+        : blocks_(blocks_of(problem)),
+          input_(problem, false, problem.group_in() % blocks_ == 0 ? blocks_ : 1),
+          p_(input_.view()) {
         const int64_t lanes = micro<T>().lanes, steps = p_.group_in() * p_.taps();
-        // Channel blocks of a 1x1 are whole lines.
-        unit_ = p_.taps() == 1 ? 16 : 1;
+        unit_ = unit_of(p_);
         units_ = ceil_div(p_.group_in(), unit_);
-        blocks_ = std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1, std::max<int64_t>(1, units_));
-        // Blocks of one channel would read pixels one by one. Rows of taps are split instead: 16x16 patches of 224x224,
-        // 3 > 768, 2.16 to 1.23 ms.
-        if (units_ < 2 * blocks_) blocks_ = 1;
         // A row of the kernel is one contiguous run of columns and channels where nothing lies between them.
-        whole_rows_ = input_.by_pixels() && blocks_ == 1 && p_.dilation[2] == 1 &&
-                      p_.kernel[2] * p_.group_in() <= kChainAim;
+        whole_rows_ = input_.by_pixels() && blocks_ == input_.apart() && p_.dilation[2] == 1 &&
+                      p_.kernel[2] * p_.group_in() / blocks_ <= kChainAim;
         packed_ = 0;
         for (int64_t g = 0; g < p_.groups; g++) {
             for (int64_t k = 0; k < p_.group_out(); k += lanes * micro<T>().channel_vectors) {
@@ -123,6 +121,16 @@ class DirectLanes final : public ConvKernel {
   private:
     // Channels last, vectors of output channels stand in the user's weights as they are.
     bool whole_vectors() const { return p_.channels_last && p_.group_out() % micro<T>().lanes == 0; }
+    // Channel blocks of a 1x1 are whole lines.
+    static int64_t unit_of(const ConvProblem& p) { return p.taps() == 1 ? 16 : 1; }
+    // Blocks of input channels, each a chain of sums. Of one channel they would read pixels one by one; rows of taps are split
+    // instead: 16x16 patches of 224x224, 3 > 768, 2.16 to 1.23 ms.
+    static int64_t blocks_of(const ConvProblem& p) {
+        const int64_t units = ceil_div(p.group_in(), unit_of(p)), steps = p.group_in() * p.taps();
+        const int64_t blocks =
+            std::clamp<int64_t>((steps + kChainAim / 2) / kChainAim, 1, std::max<int64_t>(1, units));
+        return units < 2 * blocks ? 1 : blocks;
+    }
     // Few pixels read such weights there if they come without a packed copy: 1x1 960 > 320 at 7x7 222 -> 184 us, as fast
     // as packed. Rows a power of two apart share their sets in L1, so that more pixels lose more by it than a copy of each
     // lane block costs: 256 > 1024 at 14x14 595 us there and 504 copied, 512 > 512 at 5x5 62 and 92.
@@ -225,10 +233,12 @@ class DirectLanes final : public ConvKernel {
 
     // All channel blocks; `offsets` and, where it is not null, `w_offsets` are as long as segments_of_all().
     void describe(const BandInput<T>& input, int64_t* offsets, int64_t* w_offsets, Panel* panels) const {
-        const int64_t taps = whole_rows_ ? 1 : p_.kernel[2];
+        // In the user's array the weights of a block end with the tap.
+        const bool whole = whole_rows_ && (blocks_ == 1 || w_offsets == nullptr);
+        const int64_t taps = whole ? 1 : p_.kernel[2];
         for (int64_t b = 0; b < blocks_; b++) {
             const Range channels = channels_of(b);
-            const int64_t run = channels.size() * (whole_rows_ ? p_.kernel[2] : 1), length = segment_of(run);
+            const int64_t run = channels.size() * (whole ? p_.kernel[2] : 1), length = segment_of(run);
             panels[b] = {offsets, w_offsets, 0, length, channels.begin};
             for (int64_t d = 0; d < p_.kernel[0]; d++)
                 for (int64_t h = 0; h < p_.kernel[1]; h++)
@@ -359,8 +369,10 @@ class DirectLanes final : public ConvKernel {
                 if (last && p_.channels_last) call.clamp = clamp_of(args.activation);
                 const T* const ahead = call.w + (group.ahead == 2 ? block_size : part.size() * step);
                 for (int64_t row = group.rows.begin; row < group.rows.end; row++) {
-                    const T* const x = band.input.base + row * p_.stride[1] * band.input.row +
-                                       block.group * band.input.group + panel.channel * band.input.channel;
+                    const T* const x =
+                        band.input.base + row * p_.stride[1] * band.input.row +
+                        (input_.apart() > 1 ? block.group * blocks_ + b : block.group) * band.input.group +
+                        (input_.apart() > 1 ? 0 : panel.channel * band.input.channel);
                     for (int64_t t = group.tiles.begin; t < group.tiles.end; t++) {
                         const Range pixels = group.row[t];
                         call.x = x + (band.input.tile > 0 ? t * band.input.tile : pixels.begin * call.x_row);
@@ -445,9 +457,10 @@ class DirectLanes final : public ConvKernel {
         }
     }
 
+    int64_t blocks_;
     LanesInput<T> input_;
     ConvProblem p_;
-    int64_t unit_, units_, blocks_, packed_;
+    int64_t unit_, units_, packed_;
     bool whole_rows_;
     std::vector<LaneBlock> lane_blocks_;
 };

@@ -17,8 +17,8 @@ constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
 }  // namespace
 
 template <class T>
-LanesInput<T>::LanesInput(const ConvProblem& problem, bool padded)
-    : p_(problem), view_(problem), way_(Way::padded) {
+LanesInput<T>::LanesInput(const ConvProblem& problem, bool padded, int64_t blocks)
+    : p_(problem), view_(problem), way_(Way::padded), blocks_(blocks) {
     if (padded) return;
     const bool pads = p_.reads_padding() || p_.pad_lo[0] < 0 || p_.pad_lo[1] < 0 || p_.pad_lo[2] < 0;
     if (p_.channels_last && !p_.reads_padding()) way_ = Way::in_place;
@@ -99,7 +99,7 @@ BandInput<T> LanesInput<T>::stage(const T* x, int64_t index, int64_t x_plane, in
     }
     const int64_t width = band_columns(columns.size()), height = band_rows(rows.size());
     in.channel = 1;
-    in.pixel = p_.group_in();
+    in.pixel = p_.group_in() / blocks_;
     in.row = width * in.pixel;
     in.depth = height * in.row;
     in.group = p_.kernel[0] * in.depth;
@@ -140,16 +140,16 @@ void LanesInput<T>::copy_rows(const T* image, int64_t plane_size, int64_t depth,
     // Columns that lie in the input are one copy; those of the padding are looked up one by one.
     const int64_t inner = std::clamp<int64_t>(-first, 0, width);
     const int64_t outer = std::clamp<int64_t>(p_.in_size[2] - first, inner, width);
-    const int64_t each = p_.group_in();
+    const int64_t groups = p_.groups * blocks_, each = in.pixel;
     const auto pixels = [&](T* row, const T* line, int64_t w, int64_t n, int64_t source) {
         if (n <= 0 || channels == 0) return;
         const size_t bytes = static_cast<size_t>(n * each) * sizeof(T);
-        for (int64_t g = 0; g < p_.groups; g++) {
+        for (int64_t g = 0; g < groups; g++) {
             T* const at = row + g * in.group + w * each;
             const T* const first_channel = line + g * each * (p_.channels_last ? 1 : plane_size);
             if (source < 0)
                 std::memset(at, 0, bytes);
-            else if (p_.channels_last && p_.groups == 1)
+            else if (p_.channels_last && groups == 1)
                 std::memcpy(at, line + source * channels, bytes);
             else if (p_.channels_last)
                 gradient_loops<T>().copy(first_channel + source * channels, channels, n, each, at, each,

@@ -7,7 +7,8 @@
 //   padded     everything else: a copy of the band with its borders, pixel by pixel, so that a step of the sum reads the
 //              neighbour of the last: planes are turned over in registers. Groups stand one after another, so that a
 //              pixel and its neighbour are one run: with 16 channels of 128 a row of the kernel is 48 steps, not three
-//              times 16 from lines half a KB apart
+//              times 16 from lines half a KB apart. So do blocks of channels that are summed one after another: pixels of
+//              512 channels two apart lie on the same cache sets
 //
 // A 1x1 convolution sees its pixels as one line.
 #pragma once
@@ -31,7 +32,7 @@ template <class T>
 struct BandInput {
     const T* base;       // channel 0 of the pixel under the first tap of the band's first output
     int64_t channel;     // from one channel of a group to the next
-    int64_t group;       // from one group to the next
+    int64_t group;       // from one group, or block of channels, to the next
     int64_t pixel;       // from one input pixel to the next
     int64_t row, depth;  // from one input row to the next; from one plane of taps to the next
     int64_t tile = 0;    // from one tile of the micro-kernel to the next where they are gathered so, else 0
@@ -47,8 +48,10 @@ constexpr int64_t gathered_pixel(int64_t channels) {
 template <class T>
 class LanesInput {
   public:
-    // `padded`: a copy in any case.
-    explicit LanesInput(const ConvProblem& problem, bool padded = false);
+    // `padded`: a copy in any case. Blocks: equal parts of a group's channels that a copy keeps apart.
+    explicit LanesInput(const ConvProblem& problem, bool padded = false, int64_t blocks = 1);
+    // Of each group, blocks that are kept apart.
+    int64_t apart() const { return way_ == Way::padded ? blocks_ : 1; }
     // The problem as the loops see it.
     const ConvProblem& view() const { return view_; }
     // Whether the channels of a group, and those of the neighbouring pixel, follow one another.
@@ -75,6 +78,7 @@ class LanesInput {
 
     ConvProblem p_, view_;
     Way way_;
+    int64_t blocks_;
 };
 
 }  // namespace fastconv
