@@ -239,8 +239,11 @@ double predict_planes(const ConvProblem& p, DType dtype) {
     const double rows = std::min(1.0, p.out_channels / 4.0);
     const double outputs = static_cast<double>(p.out_channels) * p.out_pixels();
     // A row shorter than a vector costs more than its empty lanes: 5x5 on 9 wide took twice the direct form's time.
-    const double rate = (p.taps() == 1 ? 0.4 : p.out_size[2] < lanes ? 0.45 : 0.9) * filled * rows;
-    const double turned = p.channels_last ? 0.15e-9 * outputs + 0.2e-9 * p.in_channels * p.in_pixels() : 0;
+    const double rate = (p.taps() == 1 ? 0.4 : p.out_size[2] < lanes ? 0.65 : 0.9) * filled * rows;
+    // What an image begins with, and its rows' copies, are most of the time of a few outputs.
+    const double copies = 0.3e-6 + 0.15e-9 * static_cast<double>(p.in_channels * p.in_pixels());
+    const double turned =
+        p.channels_last ? 0.15e-9 * outputs + 0.2e-9 * p.in_channels * p.in_pixels() : copies;
     return p.flops() / (rate * peak_flops(dtype)) + outputs * 0.06e-9 + turned;
 }
 

@@ -186,7 +186,9 @@ double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachi
     const double weights = products * static_cast<double>(sizes.steps * sizes.vectors * m.lanes * m.item);
     const double stream =
         weights > 0.5 * static_cast<double>(l2_bytes()) ? static_cast<double>(cut.boxes()) * weights / 16 : 0;
-    return static_cast<double>(sizes.units) * (phased(tiling) * (multiply + transforms) + stream) + 6000;
+    // What a call begins with: a single image counts once, one of a batch of 16 twice.
+    const double start = p.batch_hint > 0 ? 6000.0 / static_cast<double>(p.batch_hint) : 2250;
+    return static_cast<double>(sizes.units) * (phased(tiling) * (multiply + transforms) + stream) + start;
 }
 
 // The constants were seen on AVX-512. Weights beyond half of L2 stream: at 7x7 F(4, 3) of 256, 384 and 512 channels takes 0.35,
@@ -194,17 +196,17 @@ double tiling_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachi
 // 64 MB on they came at half the rate.
 double run_cycles(const ConvProblem& p, const Tiling& tiling, const TileMachine& m) {
     const Sizes sizes(p, m);
-    const auto lanes = static_cast<double>(m.lanes),
-               tiles = static_cast<double>(sizes.units * tiling.tiles()),
+    const auto tiles = static_cast<double>(sizes.units * tiling.tiles()),
                c = static_cast<double>(sizes.blocks), k = static_cast<double>(sizes.vectors),
                products = static_cast<double>(tiling.all_products());
-    const double multiply = tiles * products * c * k * lanes / (2 * 0.85);
+    const double multiply = tiles * products * static_cast<double>(sizes.steps) * k / (2 * 0.85);
     // Channels first, rows of a few pixels are turned over by themselves (random problems: 1.4 times what was told).
     const double short_rows = !p.channels_last && p.out_size[2] < 6 ? 2 : 1;
     const double transforms =
         short_rows * tiles * 13.0 *
         (static_cast<double>(tiling.planes()) * c + static_cast<double>(tiling.positions()) * k);
-    const double weights = products * c * k * lanes * lanes * static_cast<double>(sizes.units * m.item),
+    const double weights = products *
+                           static_cast<double>(sizes.units * sizes.steps * sizes.vectors * m.lanes * m.item),
                  far = std::max(0.0, weights - 0.5 * static_cast<double>(l2_bytes())),
                  bandwidth = weights < 48e6 ? 7 : 4;
     // Three quarters of the shorter of the two are hidden behind the longer.
