@@ -39,7 +39,7 @@ struct Ring {
     Columns columns{};
     int64_t* offsets;  // of every tap from the window's first position; null where there are too many
 
-    Ring(const PoolShape& s, int64_t width) {
+    __attribute__((noinline)) Ring(const PoolShape& s, int64_t width) {
         const int64_t k = s.span(2), room = s.in[2] + s.before[2];
         lead = s.channels_last ? 0 : (k > s.before[2] ? k - s.before[2] : 0) + kLanes<T>;
         const int64_t reach = s.channels_last ? s.out[2] * width : room > s.out[2] ? room : s.out[2];
@@ -57,7 +57,7 @@ struct Ring {
                (s.kernel[1] < s.in[1] ? s.kernel[1] : s.in[1]);
     }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, void* scratch) {
+    __attribute__((noinline)) int64_t place(const PoolShape& s, void* scratch) {
         Pieces pieces(scratch);
         taps = pieces.take<TapRow<T>>(tap_row_limit(s));
         cover = pieces.take<CoverRow<T>>(covers);

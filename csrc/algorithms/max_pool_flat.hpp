@@ -51,7 +51,7 @@ struct Flat {
     // of the padded plane; `used` rows of a phase lie in the band.
     int64_t r0 = -1, r1 = -1, w0 = 0, n = 0, base = 0, used = 0;
 
-    explicit Flat(const PoolShape& s) {
+    __attribute__((noinline)) explicit Flat(const PoolShape& s) {
         high = s.stride[1];
         wide = s.stride[2];
         shift = (s.span(2) - 1) / wide;
@@ -77,7 +77,7 @@ struct Flat {
     }
     int64_t row_of(int64_t phase, int64_t j) const { return (phase * rows + j) * pitch; }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, void* scratch) {
+    __attribute__((noinline)) int64_t place(const PoolShape& s, void* scratch) {
         Pieces pieces(scratch);
         const int64_t ahead = (shift + L - 1) / L * L, run = ahead + high * rows * pitch + shift + 2 * L,
                       others = (windows + 2 * guard) * pitch + L;

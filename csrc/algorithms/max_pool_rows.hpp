@@ -12,6 +12,7 @@ FASTCONV_BEGIN_ISA
 namespace {
 
 // Cuts scratch into pieces, each from a cache line on and with a line behind it; counts only where there is no scratch.
+// Those who lay scratch out with it do so out of line: a run and the question for its bytes share the code.
 struct Pieces {
     char *base, *at;
     explicit Pieces(void* scratch) : base(static_cast<char*>(scratch)), at(base) {}

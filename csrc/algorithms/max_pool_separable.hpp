@@ -30,7 +30,7 @@ struct Separable {
     TapRow<T>* rows;
     CoverRow<T>* cover;
 
-    explicit Separable(const PoolShape& s) {
+    __attribute__((noinline)) explicit Separable(const PoolShape& s) {
         const int64_t span = s.span(1), windows = (span - 1) / s.stride[1] + 2;
         h_rows = span + 1 < s.in[1] ? span + 1 : s.in[1];
         w_rows = windows < s.out[1] ? windows : s.out[1];
@@ -41,7 +41,7 @@ struct Separable {
         length = s.out[2] * block;
     }
     // Hands the scratch out; returns how many bytes it takes.
-    int64_t place(const PoolShape& s, void* scratch) {
+    __attribute__((noinline)) int64_t place(const PoolShape& s, void* scratch) {
         Pieces pieces(scratch);
         const int64_t most = s.out[2] * (s.kernel[2] < s.in[2] ? s.kernel[2] : s.in[2]);
         best = pieces.take<T>(h_rows * length);
