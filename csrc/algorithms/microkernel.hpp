@@ -110,12 +110,11 @@ FASTCONV_INLINE void channel_step(V (&sum)[R][N], const T* const* base, int64_t 
     }
 }
 
-// How the steps of a channel tile lie: apart in x, neighbours in x (channels last), or neighbours whose weights stand
-// where the user has them.
-enum class Steps : int { apart, neighbours, in_place };
+// How the steps of a channel tile lie where they are no neighbours in x with packed weights: apart in x, or neighbours whose
+// weights stand where the user has them.
+enum class Steps : int { apart, in_place };
 
-// Two steps at a time, or one (GCC 12 spills two) where weights are in place. Steps that are neighbours in x share their
-// pointers.
+// Two steps at a time, or one (GCC 12 spills two) where weights are in place.
 template <Steps How, class T, int R, int N, class V>
 FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile<T>& t, const T*& w) {
     constexpr int B = (R + 2) / 3, L = lanes_of<V>;
@@ -129,15 +128,14 @@ FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile
         for (int b = 0; b < B; b++) base[b] += by;
     };
     int64_t i = 0;
-    for (; How != Steps::in_place && i + 2 <= t.length; i += 2) {
+    for (; How == Steps::apart && i + 2 <= t.length; i += 2) {
 #pragma GCC unroll 2
         for (int u = 0; u < 2; u++) {
 #pragma GCC unroll 4
             for (int j = 0; j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
-            channel_step<T, R, N, V>(sum, base, row, How == Steps::apart ? 0 : u, w + u * N * L);
-            if (How == Steps::apart) advance(step);
+            channel_step<T, R, N, V>(sum, base, row, 0, w + u * N * L);
+            advance(step);
         }
-        if (How == Steps::neighbours) advance(2);
         w += 2 * N * L;
     }
     for (; i < t.length; i++) {
@@ -152,58 +150,82 @@ FASTCONV_INLINE void channel_steps(V (&sum)[R][N], const T* x, const ChannelTile
     }
 }
 
-// The steps of a wide tile: all segments as one, without a branch but the loop's own. What follows is asked for in lines or
-// less with every two steps, whether the line has been asked for or not. Its weights come ahead by themselves. 1x1, 16 images,
-// GFLOP/s in segments and so: 960 > 320 at 7 x 7 180 and 192, 1024 > 512 at 14 x 14 177 and 188, 64 > 64 at 56 x 56 157 and
-// 182.
+// Bytes by which lines that are asked for in every segment are passed with every two steps.
+[[gnu::noinline]] int64_t asked_each(int64_t lines, int64_t length) {
+    const auto bytes = static_cast<uint32_t>(lines) * 128, steps = static_cast<uint32_t>(length);
+    return bytes / steps < 64 ? bytes / steps + 1 : 64;
+}
+struct AskedFor {
+    const char* at;
+    int64_t each;
+    FASTCONV_INLINE void some() {
+        prefetch_l2(at);
+        at += each;
+    }
+    FASTCONV_INLINE void lines(int64_t n) {
+        for (; n > 0; n--, at += 64) prefetch_l2(at);
+    }
+};
+
+// Steps that are neighbours in x: one loop without a branch. What follows is asked for in lines or less with every two
+// steps, whether a line has been asked for or not; the weights of wide tiles come ahead by themselves. 1x1, 16 images, GFLOP/s with lines asked
+// for between segments of 24 to 96 steps, and so: 960 > 320 at 7 x 7 180 and 192, 1024 > 512 at 14 x 14 177 and 188,
+// 64 > 64 at 56 x 56 157 and 182, 32 > 16 at 112 x 112 102 and 117. Asking at once for lines beyond one for two steps: 32 > 64
+// at 112 x 112 190 and 181.
 template <class T, int R, int N, class V>
-FASTCONV_INLINE void wide_steps(V (&sum)[R][N], const ChannelTile<T>& t) {
+FASTCONV_INLINE void neighbour_steps(V (&sum)[R][N], const T* x, const ChannelTile<T>& t, const T*& w,
+                                     AskedFor& ahead, AskedFor& ahead_x) {
     constexpr int B = (R + 2) / 3, L = lanes_of<V>;
-    const int64_t row = t.x_row, length = t.segments * t.length;
-    const T *w = t.w, *base[B];
+    const int64_t row = t.x_row, length = t.length;
+    const T* base[B];
 #pragma GCC unroll 5
-    for (int b = 0; b < B; b++) base[b] = t.x + 3 * b * row;
-    const auto bytes_each = [&](int64_t lines) {  // for every two steps
-        const auto bytes = static_cast<uint32_t>(lines) * 128, steps = static_cast<uint32_t>(t.length);
-        return lines == 0 ? 0 : static_cast<int64_t>(bytes / steps < 64 ? bytes / steps + 1 : 64);
-    };
-    const int64_t each = bytes_each(t.ahead_lines), each_x = bytes_each(t.ahead_x_lines);
-    const char* ahead = reinterpret_cast<const char*>(each == 0 ? w : t.ahead);
-    const char* ahead_x = reinterpret_cast<const char*>(each_x == 0 ? w : t.ahead_x);
+    for (int b = 0; b < B; b++) base[b] = x + 3 * b * row;
     int64_t i = 0;
     for (; i + 2 <= length; i += 2) {
-        prefetch_l2(ahead);
-        prefetch_l2(ahead_x);
-        ahead += each;
-        ahead_x += each_x;
+        ahead.some();
+        ahead_x.some();
 #pragma GCC unroll 2
-        for (int u = 0; u < 2; u++) channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
+        for (int u = 0; u < 2; u++) {
+#pragma GCC unroll 4
+            for (int j = 0; N <= 2 && j < N; j++) prefetch_l1(w + ((u + kAhead) * N + j) * L);
+            channel_step<T, R, N, V>(sum, base, row, u, w + u * N * L);
+        }
 #pragma GCC unroll 5
         for (int b = 0; b < B; b++) base[b] += 2;
         w += 2 * N * L;
     }
-    if (i < length) channel_step<T, R, N, V>(sum, base, row, 0, w);
+    if (N <= 2 || i == length) return;  // narrower tiles come with even lengths
+    channel_step<T, R, N, V>(sum, base, row, 0, w);
+    w += N * L;
 }
 
 template <class T, int R, int N, class V>
 FASTCONV_INLINE void segment_steps(V (&sum)[R][N], const ChannelTile<T>& t) {
     const T* w = t.w;
-    const T *ahead = t.ahead, *ahead_x = t.ahead_x;
+    const auto asked = [&](const T* first, int64_t lines) {
+        if (lines == 0) return AskedFor{reinterpret_cast<const char*>(w), 0};
+        return AskedFor{reinterpret_cast<const char*>(first), asked_each(lines, t.length)};
+    };
+    AskedFor ahead = asked(t.ahead, t.ahead_lines), ahead_x = asked(t.ahead_x, t.ahead_x_lines);
     for (int64_t s = 0; s < t.segments; s++) {
-        for (int64_t i = 0; i < t.ahead_lines; i++, ahead += 64 / sizeof(T)) prefetch_l2(ahead);
-        for (int64_t i = 0; i < t.ahead_x_lines; i++, ahead_x += 64 / sizeof(T)) prefetch_l2(ahead_x);
         if (s + 1 < t.segments) {
             const T* const next = t.x + t.offsets[s + 1];
 #pragma GCC unroll 14
             for (int r = 0; r < R; r++) prefetch_l1(next + r * t.x_row);
         }
         const T* const x = t.x + t.offsets[s];
-        if (t.w_offsets != nullptr) {
+        if constexpr (N > 2) {
+            neighbour_steps<T, R, N, V>(sum, x, t, w, ahead, ahead_x);
+        } else if (t.w_offsets != nullptr) {
             w = t.w + t.w_offsets[s];
+            ahead.lines(t.ahead_lines);
+            ahead_x.lines(t.ahead_x_lines);
             channel_steps<Steps::in_place, T, R, N, V>(sum, x, t, w);
-        } else if (t.x_step == 1) {
-            channel_steps<Steps::neighbours, T, R, N, V>(sum, x, t, w);
+        } else if (t.x_step == 1 && t.length % 2 == 0) {
+            neighbour_steps<T, R, N, V>(sum, x, t, w, ahead, ahead_x);
         } else {
+            ahead.lines(t.ahead_lines);
+            ahead_x.lines(t.ahead_x_lines);
             channel_steps<Steps::apart, T, R, N, V>(sum, x, t, w);
         }
     }
@@ -214,10 +236,7 @@ void channel_tile(const ChannelTile<T>& t) {
     using V = vec<T, kLanes<T>>;
     constexpr int L = kLanes<T>;
     V sum[R][N] = {};
-    if constexpr (N > 2)
-        wide_steps<T, R, N, V>(sum, t);
-    else
-        segment_steps<T, R, N, V>(sum, t);
+    segment_steps<T, R, N, V>(sum, t);
     const auto tail = mask<V>(t.channels - (N - 1) * L);
     if (t.accumulate) {
         const T* const earlier = t.earlier != nullptr ? t.earlier : t.out;

@@ -79,8 +79,8 @@ struct Micro {
     int lanes;
     int pixel_rows, pixel_vectors;  // largest tile of this instruction set
     int channel_rows, channel_vectors;
-    // A wider tile of fewer pixels, where there are registers for it; else the same. Its segments follow each other in x,
-    // and its weights are packed.
+    // A wider tile of fewer pixels, where there are registers for it; else the same. Its steps are neighbours in x, and its
+    // weights packed.
     int wide_rows, wide_vectors;
     void (*pixels[kMaxPixelRows + 1][kMaxPixelVectors + 1])(const PixelTile<T>&);          // [rows][vectors]
     void (*channels[kMaxChannelRows + 1][kMaxChannelVectors + 1])(const ChannelTile<T>&);  // [rows][vectors]

@@ -376,8 +376,8 @@ class PointwiseLast final : public ConvKernel {
         call.w_step = p_.out_channels;
         call.w_ahead = kRowsAhead * p_.out_channels;
         call.channels = block.count;
-        call.length = chain.length;
-        call.segments = chain.segments;
+        call.length = chain.length * chain.segments;
+        call.segments = std::min<int64_t>(chain.segments, 1);
         call.offsets = offsets_.data() + chain.offsets;
         if (task.panel != nullptr) {
             call.w = task.panel + (chain.begin - first) * width;
@@ -386,6 +386,8 @@ class PointwiseLast final : public ConvKernel {
         } else {
             call.w = static_cast<const T*>(args.weight) + block.first;
             call.w_offsets = w_offsets_.data() + chain.offsets;
+            call.length = chain.length;
+            call.segments = chain.segments;
         }
         call.accumulate = &chain != &chains_.front();
         if (&chain != &chains_.back()) return call;
@@ -429,7 +431,7 @@ class PointwiseLast final : public ConvKernel {
             for (int64_t c = chains.begin; c < chains.end; c++) {
                 ChannelTile<T>& call = calls[c - chains.begin];
                 const bool first = c == chains.begin, ends = c + 1 == chains.end;
-                aim(task, call, chains_[c], band, pixel, ahead);
+                aim(task, call, chains_[c].begin, band, pixel, ahead);
                 call.earlier = first ? out : waiting;
                 call.earlier_row = first ? out_row : kWidest;
                 call.out = ends ? out : waiting;
@@ -443,18 +445,17 @@ class PointwiseLast final : public ConvKernel {
         }
     }
     // Where the tile at `pixel` reads, and what it asks for.
-    void aim(const Task& task, ChannelTile<T>& call, const Chain& chain, Range band, int64_t pixel,
+    void aim(const Task& task, ChannelTile<T>& call, int64_t first, Range band, int64_t pixel,
              Ahead& ahead) const {
         call.x = (dense_ ? source(task.args, pixel) : task.gather + (pixel - band.begin) * gathered_pixel()) +
-                 chain.begin;
+                 first;
         ahead.inputs.take(
             [&](int64_t run) { return ahead.x != nullptr ? ahead.x : source(task.args, ahead.next + run); },
-            chain.segments, &call.ahead_x, &call.ahead_x_lines);
-        ahead.weights.take([&](int64_t) { return ahead.later_panel; }, chain.segments, &call.ahead,
+            call.segments, &call.ahead_x, &call.ahead_x_lines);
+        ahead.weights.take([&](int64_t) { return ahead.later_panel; }, call.segments, &call.ahead,
                            &call.ahead_lines);
         if (call.ahead_lines > 0) return;
-        ahead.outputs.take([&](int64_t) { return ahead.out; }, chain.segments, &call.ahead,
-                           &call.ahead_lines);
+        ahead.outputs.take([&](int64_t) { return ahead.out; }, call.segments, &call.ahead, &call.ahead_lines);
     }
 
     // Weights [channel][lane] of one lane block, lanes beyond K zero.
