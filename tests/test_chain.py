@@ -137,7 +137,7 @@ def test_chain_gives_the_bits_of_its_steps(name, layout):
     strided = np.zeros((*wanted.shape[:-1], 2 * wanted.shape[-1]), made.dtype)[..., ::2]
     np.testing.assert_array_equal(chain(x[:, ::-1][:, ::-1], out=strided), wanted)
     assert chain(x[:0]).shape == (0, *wanted.shape[1:])
-    if name not in ("dense", "tower", "one column"):  # a column runs as one row, which has no bands
+    if name not in ("dense", "tower", "one column", "heavy weights"):  # a column runs as one row, which has no bands
         assert f"steps 1 to {len(made.steps)} in one pass" in chain.describe(), chain.describe()
 
 

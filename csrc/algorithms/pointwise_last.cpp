@@ -102,6 +102,7 @@ class PointwiseLast final : public ConvKernel {
         return static_cast<size_t>(elements) * sizeof(T);
     }
     bool takes_bands() const override { return !turned_; }
+    bool asks_ahead() const override { return true; }
     bool places_pixels() const override { return p_.placed; }
 
     void run(const ConvArgs& args) const override {

@@ -150,8 +150,8 @@ bool Chain::settle(Pass& pass) const {
     // Two convolutions, channels last, share L2 with what the second asks for (coming_after): half of that, 16 images
     // of 128 > 128 at 56 x 56 13.3 and 12.5 ms, and a quarter where it asks for all, 32 > 64 at 112 x 112 7.2 and 6.9,
     // 96 > 24 at 112 x 112, stride 2 4.8 and 5.4. Channels first a plane cut in two costs the first of them a fifth.
-    const bool asks =
-        pass.size() == 2 && channels_last(pass.first) && steps_[pass.last - 1].kernel != nullptr;
+    const bool asks = pass.size() == 2 && channels_last(pass.first) &&
+                      steps_[pass.last - 1].kernel != nullptr && steps_[pass.last - 1].kernel->asks_ahead();
     const int64_t ends = (image_in(pass.first) + image_out(pass.last - 1)) * static_cast<int64_t>(item_);
     pass.all_asked =
         asks && steps_[pass.last - 1].problem.flops() / kFlopsOfByte >= static_cast<double>(ends);
@@ -179,10 +179,10 @@ bool Chain::settle(Pass& pass) const {
             kilobytes(bytes_of(std::min(step, height))) + " between them at the least, too much for L2";
         return false;
     }
-    // Of more than two steps the others' weights drive out those that one step alone keeps there: 16 images of 160 > 960 > 160
-    // at 7 x 7 2.1 ms joined, 1.9 with the last step by itself.
-    if (weights > l2 / 2 && (piece < height || pass.size() > 2)) {
-        pass.apart = "their weights, " + kilobytes(weights) + ", would be read again for every few rows";
+    // Passing whole images through scratch is then no slower: 16 images of 960 > 320 at 7 x 7 3.02 ms joined and 3.06, on
+    // matrix tiles, whose weights are larger, 2.2 and 2.0.
+    if (weights > l2 / 2) {
+        pass.apart = "their weights, " + kilobytes(weights) + ", would be read again for every few images";
         return false;
     }
     const int64_t pieces = ceil_div(height, piece);
@@ -204,7 +204,6 @@ bool Chain::settle(Pass& pass) const {
         return false;
     }
     pass.scratch = scratch;
-    pass.weights = weights;
     for (size_t i = pass.first + 1; i < pass.last; i++) {
         const Walk w = walk(i);
         const auto rows = static_cast<double>(w.span - w.stride);
@@ -223,9 +222,7 @@ bool Chain::settle(Pass& pass) const {
     }
     const std::vector<Move>& moves = bands->front().moves;
     if (std::all_of(moves.begin(), moves.end(), [&](const Move& m) { return whole_image(pass, m); })) {
-        // Weights that L2 does not keep beside them pass over more of them.
-        const size_t aim = weights > l2 / 2 ? l2 * 2 / 5 : l2 / 4;
-        pass.together = std::max<int64_t>(1, static_cast<int64_t>(aim / bytes_of(height)));
+        pass.together = std::max<int64_t>(1, static_cast<int64_t>(l2 / 4 / bytes_of(height)));
     }
     bands_[{pass.first, 1}] = std::move(bands);
     return true;

@@ -105,7 +105,6 @@ class Chain {
         size_t scratch = 0;          // of one thread's kernels, at most
         bool all_asked = false;  // the last step computes long enough to ask for all that the first one reads
         double twice = 0;        // share of a step's rows that two neighbouring bands both make
-        size_t weights = 0;      // bytes
         std::vector<Pass> alone;  // its steps one by one, of several
         std::string apart;        // why the next step does not belong to it
         size_t size() const { return last - first; }

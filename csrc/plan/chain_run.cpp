@@ -5,7 +5,6 @@
 #include "algorithms/pool.hpp"
 #include "plan/chain.hpp"
 #include "runtime/float_mode.hpp"
-#include "runtime/machine.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -46,15 +45,13 @@ int64_t Chain::band_count(const Pass& pass, int64_t batch) const {
     return best;
 }
 
-// Threads that share an image each read all weights, and two bands both make some rows. Where L2 does not keep the weights, or
-// those rows are a fifth of the image, every step is cut in its own way. Two threads, channels last, one image: 512 > 1024 at
-// 7 x 7 288 us joined and 200, 1024 > 1024 473 and 393, 160 > 960 > 160 115 and 90.
+// Two bands both make some rows. Where those are a fifth of the image, every step is cut in its own way: one image of 160 >
+// 960 > 160 at 7 x 7, channels last, on two threads 115 us joined and 90.
 Chain::Run Chain::passes_for(int64_t batch) const {
     Run run;
     for (const Pass& pass : passes_) {
-        const int64_t cuts = pass.alone.empty() ? 0 : band_count(pass, batch) - 1;
-        const bool joined =
-            cuts == 0 || (pass.weights <= l2_bytes() / 2 && static_cast<double>(cuts) * pass.twice <= 0.2);
+        const int64_t cuts = pass.twice > 0 ? band_count(pass, batch) - 1 : 0;
+        const bool joined = static_cast<double>(cuts) * pass.twice <= 0.2;
         if (joined)
             run.push_back(&pass);
         else

@@ -86,6 +86,8 @@ class ConvKernel {
     uint64_t serial() const { return serial_; }
     // Whether rows can be computed by themselves: band_step holds and, channels first, x_plane and out_plane are heeded.
     virtual bool takes_bands() const { return false; }
+    // Whether what comes after a call is asked for meanwhile (ConvArgs::coming).
+    virtual bool asks_ahead() const { return false; }
     // Whether outputs can be placed (ConvArgs::place), for problems that say so.
     virtual bool places_pixels() const { return false; }
     // Output rows that begin at a multiple of this have the same bits when they are computed by themselves.
