@@ -140,6 +140,7 @@ class Bf16x3Kernel final : public ConvKernel {
                 for (int64_t i = 0; i < inputs; i++)
                     values[j * kTileDepth + i] = w[weight_at(k + j, c + i, tap)];
             kernels().split_pixels(values, kTileDepth, kTilePixels, kTileDepth, to, kTileBytes);
+            pack_extremes(values, kTileDepth, 1, to);
             return;
         }
         for (int64_t i = 0; i < inputs; i++)  // an output channel a column, input channels in pairs
@@ -148,6 +149,26 @@ class Bf16x3Kernel final : public ConvKernel {
         for (int64_t i = 0; i < 16; i++)
             kernels().split_pair(values + i * kTilePixels, values + (i + 16) * kTilePixels, kTilePixels,
                                  to + i * 64, kTileBytes);
+        pack_extremes(values, 1, kTilePixels, to);
+    }
+
+    // What would round to infinity is cut instead, and no NaN may look like infinity: packed_weight reads these.
+    void pack_extremes(const float* values, int64_t out_step, int64_t in_step, char* to) const {
+        for (int64_t out = 0; out < kTilePixels; out++)
+            for (int64_t in = 0; in < kTileDepth; in++) {
+                float value = values[out * out_step + in * in_step];
+                if (std::fabs(value) < 0x1.ffp127f) continue;
+                for (int64_t third = 0; third < 3; third++) {
+                    uint32_t bits;
+                    std::memcpy(&bits, &value, 4);
+                    bits = std::isnan(value) ? 0x7fc00000u : bits & 0xffff0000u;
+                    float cut;
+                    std::memcpy(&cut, &bits, 4);
+                    const auto half = static_cast<uint16_t>(bits >> 16);
+                    std::memcpy(to + third * kTileBytes + packed_place(in, out), &half, 2);
+                    value -= cut;
+                }
+            }
     }
 
     int64_t least_lines() const { return ceil_div(4 * kTilePixels, s_.width()); }
@@ -222,7 +243,9 @@ class Bf16x3Kernel final : public ConvKernel {
         if (args.bias != nullptr) product.bias = static_cast<const float*>(args.bias) + channel;
         if (args.add != nullptr) product.add = static_cast<const float*>(args.add) + at;
         product.clamp = clamp_of(args.activation);
-        if (kernels().multiply(product)) compute_again(args, packed, band, product, channel);
+        // The input's thirds have been read; a tap has a position of its own among them, of more bytes than its weights.
+        if (kernels().multiply(product))
+            compute_again(args, packed, band, product, channel, reinterpret_cast<float*>(thirds));
     }
 
     // The tiles of one image: where they begin, which of their positions are outputs, and where the first of these goes.
@@ -247,31 +270,37 @@ class Bf16x3Kernel final : public ConvKernel {
         }
     }
 
-    // Outputs that came out as NaN, term by term: infinite numbers have no thirds.
+    // Outputs that came out as NaN, term by term: infinite numbers have no thirds. Where a NaN among the weights, the bias or
+    // what is added made them so, they are right already. `weights` has room for those of an output channel.
     void compute_again(const ConvArgs& args, const char* packed, const Bf16x3Band& band,
-                       const Bf16x3Product& product, int64_t channel) const {
+                       const Bf16x3Product& product, int64_t channel, float* weights) const {
         const int64_t pixels = band.lines.size() * s_.outputs(), begin = band.lines.begin * s_.outputs();
-        for (int64_t image = 0; image < band.images.size(); image++)
-            for (int64_t i = 0; i < pixels; i++)
-                for (int64_t k = 0; k < product.channels; k++) {
-                    const int64_t at = image * p_.out_channels * args.out_plane_of(p_) +
-                                       (p_.channels_last ? i * product.out_row + k : k * product.out_row + i);
-                    if (!std::isnan(product.out[at])) continue;
-                    const int64_t pixel = begin + i;
-                    float sum = s_.joined
-                                    ? one_output(args, packed, pixel / p_.out_pixels(),
-                                                 pixel % p_.out_pixels(), channel + k)
-                                    : one_output(args, packed, band.images.begin + image, pixel, channel + k);
-                    if (product.bias != nullptr) sum += product.bias[k];
-                    if (product.add != nullptr) sum += product.add[at];
-                    if (product.clamp != Clamp::none && sum < 0) sum = 0;
-                    if (product.clamp == Clamp::relu6 && sum > 6) sum = 6;
-                    product.out[at] = sum;
-                }
+        for (int64_t k = 0; k < product.channels; k++) {
+            if (product.bias != nullptr && std::isnan(product.bias[k])) continue;
+            bool known = false, numbers = true;
+            for (int64_t i = 0; numbers && i < band.images.size() * pixels; i++) {
+                const int64_t image = i / pixels, pixel = begin + i % pixels;
+                const int64_t at =
+                    image * p_.out_channels * args.out_plane_of(p_) +
+                    (p_.channels_last ? i % pixels * product.out_row + k : k * product.out_row + i % pixels);
+                if (!std::isnan(product.out[at])) continue;
+                if (product.add != nullptr && std::isnan(product.add[at])) continue;
+                if (!known) numbers = unpack_weights(packed, channel + k, weights);
+                known = true;
+                if (!numbers) continue;
+                float sum = s_.joined
+                                ? one_output(args, weights, pixel / p_.out_pixels(), pixel % p_.out_pixels())
+                                : one_output(args, weights, band.images.begin + image, pixel);
+                if (product.bias != nullptr) sum += product.bias[k];
+                if (product.add != nullptr) sum += product.add[at];
+                if (product.clamp != Clamp::none && sum < 0) sum = 0;
+                if (product.clamp == Clamp::relu6 && sum > 6) sum = 6;
+                product.out[at] = sum;
+            }
+        }
     }
 
-    float one_output(const ConvArgs& args, const char* packed, int64_t image, int64_t pixel,
-                     int64_t k) const {
+    float one_output(const ConvArgs& args, const float* weights, int64_t image, int64_t pixel) const {
         const int64_t from = p_.channels_last ? p_.in_pixels() : args.x_plane_of(p_);
         const auto* const x = static_cast<const float*>(args.x) + image * p_.in_channels * from;
         const int64_t top = pixel / p_.out_size[2] * p_.stride[1] - p_.pad_lo[1],
@@ -287,17 +316,33 @@ class Bf16x3Kernel final : public ConvKernel {
                 const float value = row < 0 || column < 0 ? 0
                                     : p_.channels_last    ? x[at * p_.in_channels + c]
                                                           : x[c * from + at];
-                sum += value * packed_weight(packed, k, c, tap);
+                sum += value * *weights++;
+                if (std::isnan(sum)) return sum;
             }
         }
         return sum;
     }
 
+    // Those of output channel k, [tap][input channel]; false where one is NaN.
+    bool unpack_weights(const char* packed, int64_t k, float* weights) const {
+        bool numbers = true;
+        for (int64_t tap = 0; tap < p_.taps(); tap++)
+            for (int64_t c = 0; c < p_.in_channels; c++) {
+                *weights = packed_weight(packed, k, c, tap);
+                numbers = numbers && !std::isnan(*weights++);
+            }
+        return numbers;
+    }
+
+    // Of a number in a tile of weights, in bytes.
+    int64_t packed_place(int64_t in, int64_t out) const {
+        return ((s_.form != Bf16x3Form::planes ? in % 16 * 16 + out : out * 16 + in % 16) * 2 + in / 16) * 2;
+    }
+
     float packed_weight(const char* packed, int64_t k, int64_t c, int64_t tap) const {
         const int64_t step = c / kTileDepth * p_.taps() + tap, in = c % kTileDepth, out = k % kTilePixels;
         const char* const tile =
-            packed + (k / kTilePixels * s_.steps + step) * kTileStep +
-            ((s_.form != Bf16x3Form::planes ? in % 16 * 16 + out : out * 16 + in % 16) * 2 + in / 16) * 2;
+            packed + (k / kTilePixels * s_.steps + step) * kTileStep + packed_place(in, out);
         float sum = 0;
         for (int64_t third = 0; third < 3; third++) {
             uint16_t half;
