@@ -63,6 +63,16 @@ Bf16x3Shape::Bf16x3Shape(const ConvProblem& p)
 
 namespace {
 
+// Whether thirds are made while those before them are multiplied, so that none wait in L2, where all weights are: 512 > 128
+// at 28 x 28 362 to 300 us, but 1024 > 256 at 14 x 14 355 to 370. Channels first, all planes are written 32 pixels at a time:
+// 16 images of 64 > 256 at 56 x 56 took 15.1 ms so, 7.5 by bands.
+bool splits_ahead(const Bf16x3Shape& s) {
+    const auto bytes = [](int64_t n) { return static_cast<size_t>(n); };
+    return s.dense && s.blocks <= 16 && bytes(s.tiles * s.steps * kTileStep) <= l2_bytes() / 2 &&
+           (s.form == Bf16x3Form::pixels ||
+            bytes(s.problem.out_channels * s.problem.out_pixels() * 4) <= l2_bytes() / 2);
+}
+
 class Bf16x3Kernel final : public ConvKernel {
   public:
     explicit Bf16x3Kernel(const ConvProblem& problem) : s_(problem), p_(s_.problem) {}
@@ -174,6 +184,8 @@ class Bf16x3Kernel final : public ConvKernel {
     int64_t least_lines() const { return ceil_div(4 * kTilePixels, s_.width()); }
     int64_t tiles_of(const Bf16x3Band& band) const { return band.images.size() * s_.tiles_of_image(band); }
     size_t band_bytes(const Bf16x3Band& band) const {
+        if (splits_ahead(s_))
+            return static_cast<size_t>(dense_bytes() + s_.steps * 8) + 2 * kScratchAlignment;
         const int64_t tables = tiles_of(band) * (2 + 8 + 8) + s_.steps * 8;
         return static_cast<size_t>(s_.input_bytes(band) + tables) + split_row_bytes(s_) +
                6 * kScratchAlignment;
@@ -183,6 +195,7 @@ class Bf16x3Kernel final : public ConvKernel {
     // The most lines, or images, whose thirds stay in L2 beside the weights that pass over them, and within `budget`.
     // 1x1, 1024 > 256: 64 pixels (384 KB) 435 GFLOP/s, 256 pixels 285.
     Bf16x3Band largest_band(size_t budget) const {
+        if (splits_ahead(s_)) return {{0, 64}, {0, s_.joined ? 64 * s_.lines : s_.lines}};
         const size_t most = std::min(budget, l2_bytes() * 3 / (heavy() ? 8 : 16));
         const auto lines_fit = [&](int64_t i) { return band_bytes({{0, 1}, {0, i}}) <= most; };
         const auto images_fit = [&](int64_t i) { return band_bytes({{0, i}, {0, s_.lines}}) <= most; };
@@ -201,7 +214,52 @@ class Bf16x3Kernel final : public ConvKernel {
         return does;
     }
 
+    int64_t dense_bytes() const { return 2 * s_.blocks * 3 * kDensePixels * 64; }
+
+    // What a product of this band says in any case; bias and what follows begin with the first channel of `tiles`.
+    Bf16x3Product product_of(const ConvArgs& args, const char* packed, const Bf16x3Band& band,
+                             Range tiles) const {
+        Bf16x3Product product;
+        product.form = s_.form;
+        product.w = packed + tiles.begin * s_.steps * kTileStep;
+        product.steps = s_.steps;
+        const int64_t channel = tiles.begin * kTilePixels, plane = args.out_plane_of(p_);
+        product.channels = std::min(tiles.end * kTilePixels, p_.out_channels) - channel;
+        product.out_row = p_.channels_last ? p_.out_channels : plane;
+        const int64_t begin = band.lines.begin * s_.outputs(),
+                      at = band.images.begin * p_.out_channels * plane +
+                           (p_.channels_last ? begin * p_.out_channels + channel : channel * plane + begin);
+        product.out = static_cast<float*>(args.out) + at;
+        if (args.bias != nullptr) product.bias = static_cast<const float*>(args.bias) + channel;
+        if (args.add != nullptr) product.add = static_cast<const float*>(args.add) + at;
+        product.clamp = clamp_of(args.activation);
+        return product;
+    }
+
+    void run_dense(const ConvArgs& args, const char* packed, const Bf16x3Band& band, Range tiles) const {
+        ScratchFrame frame;
+        Bf16x3Dense dense;
+        dense.thirds = frame.take<char>(dense_bytes());
+        int64_t* const offsets = frame.take<int64_t>(s_.steps);
+        for (int64_t block = 0; block < s_.blocks; block++) offsets[block] = 3 * block * kDensePixels * 64;
+        dense.pixels = band.lines.size();
+        dense.in_channels = p_.in_channels;
+        const int64_t plane = args.x_plane_of(p_);
+        dense.step = p_.channels_last ? p_.in_channels : plane;
+        for (int64_t image = band.images.begin; image < band.images.end; image++) {
+            const Bf16x3Band one{{image, image + 1}, band.lines};
+            dense.product = product_of(args, packed, one, tiles);
+            dense.product.x_offsets = offsets;
+            dense.x = static_cast<const float*>(args.x) + image * p_.in_channels * plane +
+                      band.lines.begin * (p_.channels_last ? p_.in_channels : 1);
+            if (kernels().multiply_dense(dense))
+                compute_again(args, packed, one, dense.product, tiles.begin * kTilePixels,
+                              reinterpret_cast<float*>(dense.thirds));
+        }
+    }
+
     void run_band(const ConvArgs& args, const char* packed, const Bf16x3Band& band, Range tiles) const {
+        if (splits_ahead(s_)) return run_dense(args, packed, band, tiles);
         ScratchFrame frame;
         char* const thirds = frame.take<char>(s_.input_bytes(band));
         split_input(s_, args, band, thirds);
@@ -213,39 +271,27 @@ class Bf16x3Kernel final : public ConvKernel {
                                   (s_.position(band, s_.rows.phase[h], s_.columns.phase[w], 0) +
                                    s_.rows.shift[h] * s_.width() + s_.columns.shift[w]) *
                                       s_.unit();
-        Bf16x3Product product;
-        product.form = s_.form;
+        Bf16x3Product product = product_of(args, packed, band, tiles);
         product.x = thirds;
         product.x_line = s_.line(band);
         product.x_split = s_.third(band);
         product.x_offsets = offsets;
-        product.w = packed + tiles.begin * s_.steps * kTileStep;
         product.w_ahead = heavy() ? 4 * kTileStep : 0;
-        product.steps = s_.steps;
         product.tiles = tiles_of(band);
-        const int64_t channel = tiles.begin * kTilePixels, plane = args.out_plane_of(p_);
-        product.channels = std::min(tiles.end * kTilePixels, p_.out_channels) - channel;
-        product.out_row = p_.channels_last ? p_.out_channels : plane;
         int64_t* const places = frame.take<int64_t>(product.tiles);
         uint16_t* const valid = frame.take<uint16_t>(product.tiles);
         int64_t* const first = frame.take<int64_t>(product.tiles);
         const int64_t tiles_each = s_.tiles_of_image(band);
         for (int64_t i = 0; i < band.images.size(); i++)
-            mark_image(band, i, i * p_.out_channels * plane, places + i * tiles_each, valid + i * tiles_each,
-                       first + i * tiles_each);
+            mark_image(band, i, i * p_.out_channels * args.out_plane_of(p_), places + i * tiles_each,
+                       valid + i * tiles_each, first + i * tiles_each);
         product.places = places;
         product.valid = valid;
         product.first = first;
-        const int64_t begin = band.lines.begin * s_.outputs(),
-                      at = band.images.begin * p_.out_channels * plane +
-                           (p_.channels_last ? begin * p_.out_channels + channel : channel * plane + begin);
-        product.out = static_cast<float*>(args.out) + at;
-        if (args.bias != nullptr) product.bias = static_cast<const float*>(args.bias) + channel;
-        if (args.add != nullptr) product.add = static_cast<const float*>(args.add) + at;
-        product.clamp = clamp_of(args.activation);
         // The input's thirds have been read; a tap has a position of its own among them, of more bytes than its weights.
         if (kernels().multiply(product))
-            compute_again(args, packed, band, product, channel, reinterpret_cast<float*>(thirds));
+            compute_again(args, packed, band, product, tiles.begin * kTilePixels,
+                          reinterpret_cast<float*>(thirds));
     }
 
     // The tiles of one image: where they begin, which of their positions are outputs, and where the first of these goes.
@@ -384,14 +430,16 @@ double predict_bf16x3(const ConvProblem& p, DType) {
                                                   : s.rows.count() * s.columns.count() *
                                                         (p.out_size[1] + s.rows.reach) * s.width());
     const double turned = s.form == Bf16x3Form::turned ? 2 : 1;
-    const double multiply = 0.035 * tiles * channels * static_cast<double>(s.steps),
-                 write = 0.03 * turned * tiles * channels,
-                 split = 0.063 * turned * read / kTilePixels * blocks;
+    const bool ahead = splits_ahead(s);
+    const double multiply = (ahead ? 0.033 : 0.035) * tiles * channels * static_cast<double>(s.steps),
+                 write = (ahead ? 0.022 : 0.03) * turned * tiles * channels,
+                 split = (ahead ? 0.04 : 0.063) * turned * read / kTilePixels * blocks;
     const auto floats = static_cast<double>(p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels()),
                weights = static_cast<double>(s.tiles * s.steps * kTileStep);
     const double memory =
         floats * 4 / 45e3 + (weights > static_cast<double>(l2_bytes()) ? weights / 40e3 : 0);
-    return 1.3e-6 * (1.5 + multiply + write + split + memory);
+    const double too_long = p.taps() > 1 ? 1.3 : p.channels_last ? 1.5 : 1.15;
+    return too_long * 1e-6 * (1.5 + multiply + write + split + memory);
 }
 
 std::unique_ptr<ConvKernel> make_bf16x3(const ConvProblem& problem, DType) {

@@ -41,8 +41,19 @@ struct Bf16x3Product {
     Clamp clamp = Clamp::none;
 };
 
+// 1x1 whose weights L2 holds: the thirds of 32 pixels are made while those before them are multiplied, and stay in L1.
+struct Bf16x3Dense {
+    Bf16x3Product product;  // but for its x, tiles, places, valid and first
+    const float* x;         // of the first pixel and channel
+    int64_t step;           // `pixels`: from one pixel to the next; `planes`: from one channel to the next
+    int64_t pixels, in_channels;
+    char* thirds;  // of kDensePixels for each block of 32 input channels, twice
+};
+constexpr int64_t kDensePixels = 32;
+
 struct Bf16x3Kernels {
-    // True where a sum came out as NaN or infinite.
+    bool (*multiply_dense)(const Bf16x3Dense& dense);
+    // True where a sum came out as NaN.
     bool (*multiply)(const Bf16x3Product& product);
     // Thirds of the first `channels` (up to 32) numbers of n positions, `step` numbers apart: 64 bytes a position.
     void (*split_pixels)(const float* x, int64_t step, int64_t n, int64_t channels, char* to, int64_t split);
