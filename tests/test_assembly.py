@@ -53,8 +53,9 @@ class Instruction(NamedTuple):
 
     @property
     def loads_vector(self) -> bool:
-        """A vector register's worth from the stack, also as an operand of arithmetic."""
-        return bool(STACK.search(self.operands)) and "mm" in self.operands and not self.stores_vector
+        """A vector register's worth from the stack, also as an operand of arithmetic; not an address kept in a vector."""
+        worth = "mm" in self.operands and self.name != "vmovq"
+        return bool(STACK.search(self.operands)) and worth and not self.stores_vector
 
     @property
     def stores_vector(self) -> bool:

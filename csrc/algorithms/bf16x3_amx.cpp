@@ -168,6 +168,7 @@ class Writer {
 
     FASTCONV_INLINE void put(V v, int64_t at, Mask<V> m, uint32_t& doubt) const {
         doubt |= _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+        if (p_.out_ahead != 0) __builtin_prefetch(p_.out + at + p_.out_ahead, 1, 3);
         if (p_.add != nullptr) v = v + load<V>(p_.add + at, m);
         store(p_.out + at, clamped(v, p_.clamp), m);
     }

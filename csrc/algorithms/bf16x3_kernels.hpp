@@ -35,7 +35,9 @@ struct Bf16x3Product {
     int64_t channels;       // outputs
     float* out;             // of the first channel
     int64_t out_row;        // `pixels`: from one pixel to the next; else from one channel to the next
-    int64_t w_ahead = 0;    // bytes by which weights are asked for before they are used; 0: L2 holds them
+    int64_t out_ahead =
+        0;                // elements by which outputs are asked for before they are written; 0: they are not
+    int64_t w_ahead = 0;  // bytes by which weights are asked for before they are used; 0: L2 holds them
     const float* bias = nullptr;
     const float* add = nullptr;  // laid out as out
     Clamp clamp = Clamp::none;
