@@ -58,3 +58,21 @@ def test_nan_everywhere_is_quick() -> None:
     for image, b in ((spoilt, None), (x, bias)):
         assert np.isnan(fastconv.conv2d(image, weight, b, padding=1, algorithm="bf16x3")).all()
     assert time.perf_counter() - start < 1
+
+
+def test_long_rows_keep_to_little_scratch() -> None:
+    """A row of outputs is not cut: scratch of many times the input, read once by each thread."""
+    weight = np.ones((32, 32, 8), np.float32)
+    plan = fastconv.plan_conv1d((1, 32, 400_000), weight, stride=4)
+    assert plan.algorithm != "bf16x3"
+    assert fastconv.plan_conv1d((1, 32, 2_000), weight, stride=4, algorithm="bf16x3").workspace_bytes < 2**23
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 3, 2**36), (1, 64, 2**36, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_plans_of_huge_images_are_quick(shape: tuple[int, ...], stride: int) -> None:
+    weight = np.ones((64, 64, 3, 3), np.float32)
+    start = time.perf_counter()
+    plan = fastconv.plan_conv2d(shape, weight, stride=stride, padding=1)
+    assert plan.workspace_bytes < 2**30
+    assert time.perf_counter() - start < 2

@@ -16,9 +16,12 @@ namespace fastconv {
 namespace {
 
 constexpr int kShort = 6, kLong = 8;
-constexpr int64_t kLeastOfGroup = 4;
+constexpr int64_t kLeastOfGroup = 4, kLongestAxis = int64_t{1} << 26;
 
+// What every tiling asks for. Where rows and columns come from is written into tables (WinogradInputs): of 2^28 rows in 6 s.
 std::string why_not_channels(const ConvProblem& p) {
+    for (int a = 0; a < 3; a++)
+        if (p.stride[a] * p.out_size[a] > kLongestAxis) return "Winograd takes axes of up to 2^26";
     if (p.in_channels == 0) return "there are no input channels";
     if (p.groups > 1 && std::min(p.group_in(), p.group_out()) < kLeastOfGroup)
         return "Winograd needs four channels a group, or groups=1";
@@ -79,7 +82,7 @@ std::unique_ptr<ConvKernel> make_longest(const ConvProblem& p, DType dtype, int 
 std::string why_not_winograd_stride2(const ConvProblem& p, DType dtype) {
     if (p.stride[1] == 1 && p.stride[2] == 1) return "this needs a stride of 2 or more";
     if (p.groups != 1) return "Winograd needs groups=1";
-    if (p.in_channels == 0) return "there are no input channels";
+    if (const std::string why = why_not_channels(p); !why.empty()) return why;
     Tiling tiling;
     if (!best_tiling(p, kShort, true, winograd_machine(dtype), tiling))
         return "this needs an axis of height or width with stride 2 to 4, a longer kernel and dilation 1";
