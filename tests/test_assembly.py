@@ -53,7 +53,7 @@ class Instruction(NamedTuple):
 
     @property
     def loads_vector(self) -> bool:
-        """A vector register's worth from the stack, also as an operand of arithmetic; not an address kept in a vector."""
+        """A vector register's worth from the stack, also as an operand of arithmetic; no address."""
         worth = "mm" in self.operands and self.name != "vmovq"
         return bool(STACK.search(self.operands)) and worth and not self.stores_vector
 
