@@ -129,7 +129,7 @@ def test_outputs_begin_anywhere(isa: str) -> None:
 
 def for_stems() -> str:
     """Channels last, more output channels than half a vector: with AVX-512 first layers have a form of their own."""
-    return "first_layer" if fastconv.get_backend("cpp").config()["isa"] == "avx512" else "direct"
+    return "first_layer" if fastconv.get_backend("cpp").config()["isa"] in ("amx", "avx512") else "direct"
 
 
 def stem(channels: int, width: int, stride: int) -> None:

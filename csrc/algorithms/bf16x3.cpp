@@ -327,8 +327,9 @@ class Bf16x3Kernel final : public ConvKernel {
         }
     }
 
-    // Outputs that came out as NaN, term by term: infinite numbers have no thirds. Where a NaN among the weights, the bias or
-    // what is added made them so, they are right already. `weights` has room for those of an output channel.
+    // Outputs that are not finite, term by term: infinite numbers have no thirds, and first thirds may overflow where numbers do
+    // not. Where a NaN among the weights, the bias or what is added made them so, they are right already. `weights` has room
+    // for those of an output channel.
     void compute_again(const ConvArgs& args, const char* packed, const Bf16x3Band& band,
                        const Bf16x3Product& product, int64_t channel, float* weights) const {
         const int64_t pixels = band.lines.size() * s_.outputs(), begin = band.lines.begin * s_.outputs();
@@ -340,7 +341,7 @@ class Bf16x3Kernel final : public ConvKernel {
                 const int64_t at =
                     image * p_.out_channels * args.out_plane_of(p_) +
                     (p_.channels_last ? i % pixels * product.out_row + k : k * product.out_row + i % pixels);
-                if (!std::isnan(product.out[at])) continue;
+                if (std::isfinite(product.out[at])) continue;
                 if (product.add != nullptr && std::isnan(product.add[at])) continue;
                 if (!known) numbers = unpack_weights(packed, channel + k, weights);
                 known = true;

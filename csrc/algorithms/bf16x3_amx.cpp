@@ -127,7 +127,7 @@ template <Form F>
 class Writer {
   public:
     explicit Writer(const Bf16x3Product& p) : p_(p) {}
-    // True after sums that were no numbers.
+    // True after sums that were no numbers, or infinite.
     bool doubtful() const { return doubt_ != 0; }
     // Tiles of `sums` are [pixel tile][channel tile]. The last block's must have been written.
     void begin(int64_t tile, int pixel_tiles, int64_t block, int channel_tiles, float* sums) {
@@ -167,7 +167,7 @@ class Writer {
     static constexpr bool kPixels = F == Form::pixels;
 
     FASTCONV_INLINE void put(V v, int64_t at, Mask<V> m, uint32_t& doubt) const {
-        doubt |= _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+        doubt |= _mm512_fpclass_ps_mask((__m512)v, 0x99);  // NaN, quiet or not, and both infinities
         if (p_.out_ahead != 0) __builtin_prefetch(p_.out + at + p_.out_ahead, 1, 3);
         if (p_.add != nullptr) v = v + load<V>(p_.add + at, m);
         store(p_.out + at, clamped(v, p_.clamp), m);

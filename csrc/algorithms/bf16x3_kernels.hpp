@@ -55,7 +55,7 @@ constexpr int64_t kDensePixels = 32;
 
 struct Bf16x3Kernels {
     bool (*multiply_dense)(const Bf16x3Dense& dense);
-    // True where a sum came out as NaN.
+    // True where a sum came out as NaN or infinite.
     bool (*multiply)(const Bf16x3Product& product);
     // Thirds of the first `channels` (up to 32) numbers of n positions, `step` numbers apart: 64 bytes a position.
     void (*split_pixels)(const float* x, int64_t step, int64_t n, int64_t channels, char* to, int64_t split);

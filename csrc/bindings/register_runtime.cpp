@@ -16,6 +16,7 @@
 #include "runtime/scratch.hpp"
 #include "runtime/thread_pool.hpp"
 #include "simd/dispatch.hpp"
+#include "simd/isa_names.hpp"
 
 namespace fastconv {
 
@@ -108,16 +109,9 @@ void cast_half(const py::array& from, py::array& to) {
 void register_runtime(py::module_& m) {
     active_isa();  // a wrong FASTCONV_ISA is an error of the import
     m.attr("__version__") = FASTCONV_VERSION;
-    m.def("isa", [] { return isa_name(active_isa()); }, "Instruction set of the kernels in use.");
-    m.def(
-        "isas",
-        [] {
-            std::vector<std::string> names;
-            for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::baseline})
-                if (isa_available(isa)) names.emplace_back(isa_name(isa));
-            return names;
-        },
-        "Instruction sets compiled in that this machine can run, best first.");
+    m.def("isa", &active_isa_name, "Instruction set of the kernels in use.");
+    m.def("isas", &available_isa_names,
+          "Instruction sets compiled in that this machine can run, best first.");
     m.def("vector_bytes", [] { return probe_kernels().vector_bytes; }, "Bytes of a vector register in use.");
     m.def(
         "cache_bytes", [] { return py::make_tuple(l1_bytes(), l2_bytes()); },

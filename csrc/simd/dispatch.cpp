@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "simd/isa_names.hpp"
+
 #if FASTCONV_HAVE_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -76,6 +78,16 @@ Isa active_isa() {
 bool has_matrix_tiles() {
     static const bool has = active_isa() == Isa::avx512 && isa_is_amx_or_unset() && may_use_tiles();
     return has;
+}
+
+std::string active_isa_name() { return has_matrix_tiles() ? "amx" : isa_name(active_isa()); }
+
+std::vector<std::string> available_isa_names() {
+    std::vector<std::string> names;
+    if (isa_available(Isa::avx512) && may_use_tiles()) names.emplace_back("amx");
+    for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::baseline})
+        if (isa_available(isa)) names.emplace_back(isa_name(isa));
+    return names;
 }
 
 const char* isa_name(Isa isa) {
