@@ -17,8 +17,8 @@
 // Between products the vector units write what is finished and, in 1x1 whose weights L2 holds, make the next 32 pixels' thirds
 // (splits_ahead in bf16x3.cpp): 512 > 128 channels at 28 x 28 362 to 300 us. Dropped: asking for the next step's tiles (they come
 // from L2 as fast without: 440 to 310 GFLOP/s), tiles of fewer rows (eight rows take as long as sixteen, almost).
-// What would lift it: small layers reach 2 of 2.5 (64 > 64 at 56 x 56, 220 GFLOP/s), because writing and splitting do not hide
-// behind products of only two steps; weights beyond L2 arrive at 13 GB/s (512 > 512, 3x3 at 7 x 7).
+// What would lift it: 64 > 64 channels at 56 x 56 reach 220 of 615 GFLOP/s, because writing and splitting do not hide behind
+// products of only two steps; weights beyond L2 arrive at 13 GB/s (512 > 512, 3x3 at 7 x 7).
 //
 // An infinite number has no thirds: it leaves NaN, also where float32 would have left an infinity. Outputs that come out as
 // NaN are therefore computed again, term by term. Where a third is subnormal (numbers below 2e-31) it is taken for zero.
