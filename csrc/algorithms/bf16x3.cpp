@@ -71,7 +71,8 @@ bool splits_ahead(const Bf16x3Shape& s) {
     const auto bytes = [](int64_t n) { return static_cast<size_t>(n); };
     return s.dense && s.blocks <= 16 && bytes(s.tiles * s.steps * kTileStep) <= l2_bytes() / 2 &&
            (s.form == Bf16x3Form::pixels ||
-            bytes(s.problem.out_channels * s.problem.out_pixels() * 4) <= l2_bytes() / 2);
+            (bytes(s.problem.in_channels * s.problem.out_pixels() * 4) <= l2_bytes() &&
+             bytes(s.problem.out_channels * s.problem.out_pixels() * 4) <= l2_bytes() / 2));
 }
 
 // Planes of so few pixels are not shared among threads, which would write the same lines of the cache: 64 > 384 at 14 x 14 on
