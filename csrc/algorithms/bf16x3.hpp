@@ -21,7 +21,7 @@
 // products of only two steps; weights beyond L2 arrive at 13 GB/s (512 > 512, 3x3 at 7 x 7).
 //
 // An infinite number has no thirds: it leaves NaN, also where float32 would have left an infinity. Outputs that come out as
-// NaN are therefore computed again, term by term. Where a third is subnormal (numbers below 2e-31) it is taken for zero.
+// NaN or infinite are therefore computed again, term by term. Where a third is subnormal (numbers below 2e-31) it is taken for zero.
 #pragma once
 
 #include <algorithm>
