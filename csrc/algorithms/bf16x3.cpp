@@ -442,8 +442,11 @@ double predict_bf16x3(const ConvProblem& p, DType) {
     const Bf16x3Shape s(p);
     const auto positions =
         static_cast<double>(s.dense ? p.out_pixels() : (p.out_size[1] - 1) * s.width() + p.out_size[2]);
-    const double tiles = s.joined ? positions / kTilePixels : std::ceil(positions / kTilePixels),
-                 channels = static_cast<double>(s.tiles), blocks = static_cast<double>(s.blocks);
+    // One image and sixteen, which count twice: where these are one line of pixels, they fill tiles and read weights together.
+    const double full = std::ceil(positions / kTilePixels),
+                 tiles = s.joined ? (full + 2 * positions / kTilePixels) / 3
+                                  : std::max(full, 1.6),  // weights from L2
+        channels = static_cast<double>(s.tiles), blocks = static_cast<double>(s.blocks);
     const auto read = static_cast<double>(s.dense ? p.out_pixels()
                                                   : s.rows.count() * s.columns.count() *
                                                         (p.out_size[1] + s.rows.reach) * s.width());
@@ -454,8 +457,11 @@ double predict_bf16x3(const ConvProblem& p, DType) {
                  split = (ahead ? 0.04 : 0.063) * turned * read / kTilePixels * blocks;
     const auto floats = static_cast<double>(p.in_channels * p.in_pixels() + p.out_channels * p.out_pixels()),
                weights = static_cast<double>(s.tiles * s.steps * kTileStep);
-    const double memory =
-        floats * 4 / 45e3 + (weights > static_cast<double>(l2_bytes()) ? weights / 40e3 : 0);
+    const bool heavy = weights > static_cast<double>(l2_bytes());
+    const double read_once = heavy      ? weights / 40e3
+                             : s.joined ? weights / 60e3
+                                        : 0,
+                 memory = floats * 4 / 45e3 + (s.joined ? 0.375 : 1) * read_once;
     const double too_long = p.taps() > 1 ? 1.3 : p.channels_last ? 1.5 : 1.15;
     return too_long * 1e-6 * (1.5 + multiply + write + split + memory);
 }
