@@ -176,3 +176,15 @@ def test_more_taps_than_one_sum_takes(channels: int, kernel: int, stride: int, l
             right = fastconv.conv2d(x, w, b, **keywords, padding=padding, backend="numpy")
             y = fastconv.conv2d(x, w, b, **keywords, padding=padding, algorithm="direct", backend="cpp")
             assert np.array_equal(y, right), (dtype, padding)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_padded_1x1_of_uneven_channel_blocks(layout: str) -> None:
+    """A copied band keeps blocks of channels apart where they are equal: those of 590 are of whole lines, and not."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-3, 4, (2, 590, 6, 5)).astype("float32"), rng.integers(-3, 4, (9, 590, 1, 1)).astype("float32")
+    if layout == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1).copy(), w.transpose(2, 3, 1, 0).copy()
+    keywords = {"padding": 1, "stride": (1, 2), "layout": layout}
+    right = fastconv.conv2d(x, w, **keywords, backend="numpy")
+    assert np.array_equal(fastconv.conv2d(x, w, **keywords, backend="cpp", algorithm="direct"), right)

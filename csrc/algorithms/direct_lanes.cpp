@@ -55,7 +55,7 @@ class DirectLanes final : public ConvKernel {
   public:
     explicit DirectLanes(const ConvProblem& problem)
         : blocks_(blocks_of(problem)),
-          input_(problem, false, problem.group_in() % blocks_ == 0 ? blocks_ : 1),
+          input_(problem, false, problem.group_in() % (blocks_ * unit_of(problem)) == 0 ? blocks_ : 1),
           p_(input_.view()) {
         const int64_t lanes = micro<T>().lanes, steps = p_.group_in() * p_.taps();
         unit_ = unit_of(p_);
