@@ -86,15 +86,9 @@ class Bf16x3Kernel final : public ConvKernel {
     size_t packed_bytes() const override { return static_cast<size_t>(s_.tiles * s_.steps * kTileStep); }
     bool keeps_packed() const override { return true; }
 
-    // [tile of output channels][step][third][tile]; a step is 32 input channels of a tap, taps innermost.
     void pack(const void* weight, void* packed) const override {
         const FlushToZero flush;
-        const auto* const w = static_cast<const float*>(weight);
-        char* to = static_cast<char*>(packed);
-        for (int64_t tile = 0; tile < s_.tiles; tile++)
-            for (int64_t block = 0; block < s_.blocks; block++)
-                for (int64_t tap = 0; tap < p_.taps(); tap++, to += kTileStep)
-                    pack_step(w, tile * kTilePixels, block * kTileDepth, tap, to);
+        pack_thirds(s_, static_cast<const float*>(weight), static_cast<char*>(packed));
     }
 
     size_t scratch_bytes() const override { return packed_bytes() + scratch_within(SIZE_MAX); }
@@ -143,51 +137,6 @@ class Bf16x3Kernel final : public ConvKernel {
 
   private:
     static const Bf16x3Kernels& kernels() { return *bf16x3_kernels(); }
-
-    int64_t weight_at(int64_t k, int64_t c, int64_t tap) const {
-        return p_.channels_last ? (tap * p_.in_channels + c) * p_.out_channels + k
-                                : (k * p_.in_channels + c) * p_.taps() + tap;
-    }
-
-    void pack_step(const float* w, int64_t k, int64_t c, int64_t tap, char* to) const {
-        const int64_t outputs = std::min(kTilePixels, p_.out_channels - k),
-                      inputs = std::min(kTileDepth, p_.in_channels - c);
-        float values[kTileDepth * kTilePixels] = {};
-        if (s_.form == Bf16x3Form::planes) {  // an output channel a row
-            for (int64_t j = 0; j < outputs; j++)
-                for (int64_t i = 0; i < inputs; i++)
-                    values[j * kTileDepth + i] = w[weight_at(k + j, c + i, tap)];
-            kernels().split_pixels(values, kTileDepth, kTilePixels, kTileDepth, to, kTileBytes);
-            pack_extremes(values, kTileDepth, 1, to);
-            return;
-        }
-        for (int64_t i = 0; i < inputs; i++)  // an output channel a column, input channels in pairs
-            for (int64_t j = 0; j < outputs; j++)
-                values[i * kTilePixels + j] = w[weight_at(k + j, c + i, tap)];
-        for (int64_t i = 0; i < 16; i++)
-            kernels().split_pair(values + i * kTilePixels, values + (i + 16) * kTilePixels, kTilePixels,
-                                 to + i * 64, kTileBytes);
-        pack_extremes(values, 1, kTilePixels, to);
-    }
-
-    // What would round to infinity is cut instead, and no NaN may look like infinity: packed_weight reads these.
-    void pack_extremes(const float* values, int64_t out_step, int64_t in_step, char* to) const {
-        for (int64_t out = 0; out < kTilePixels; out++)
-            for (int64_t in = 0; in < kTileDepth; in++) {
-                float value = values[out * out_step + in * in_step];
-                if (std::fabs(value) < 0x1.ffp127f) continue;
-                for (int64_t third = 0; third < 3; third++) {
-                    uint32_t bits;
-                    std::memcpy(&bits, &value, 4);
-                    bits = std::isnan(value) ? 0x7fc00000u : bits & 0xffff0000u;
-                    float cut;
-                    std::memcpy(&cut, &bits, 4);
-                    const auto half = static_cast<uint16_t>(bits >> 16);
-                    std::memcpy(to + third * kTileBytes + packed_place(in, out), &half, 2);
-                    value -= cut;
-                }
-            }
-    }
 
     int64_t least_lines() const { return ceil_div(4 * kTilePixels, s_.width()); }
     int64_t tiles_of(const Bf16x3Band& band) const { return band.images.size() * s_.tiles_of_image(band); }
@@ -344,7 +293,7 @@ class Bf16x3Kernel final : public ConvKernel {
                     (p_.channels_last ? i % pixels * product.out_row + k : k * product.out_row + i % pixels);
                 if (std::isfinite(product.out[at])) continue;
                 if (product.add != nullptr && std::isnan(product.add[at])) continue;
-                if (!known) numbers = unpack_weights(packed, channel + k, weights);
+                if (!known) numbers = unpack_thirds(s_, packed, channel + k, weights);
                 known = true;
                 if (!numbers) continue;
                 float sum = s_.joined
@@ -378,39 +327,6 @@ class Bf16x3Kernel final : public ConvKernel {
                 sum += value * *weights++;
                 if (std::isnan(sum)) return sum;
             }
-        }
-        return sum;
-    }
-
-    // Those of output channel k, [tap][input channel]; false where one is NaN.
-    bool unpack_weights(const char* packed, int64_t k, float* weights) const {
-        bool numbers = true;
-        for (int64_t tap = 0; tap < p_.taps(); tap++)
-            for (int64_t c = 0; c < p_.in_channels; c++) {
-                *weights = packed_weight(packed, k, c, tap);
-                numbers = numbers && !std::isnan(*weights++);
-            }
-        return numbers;
-    }
-
-    // Of a number in a tile of weights, in bytes.
-    int64_t packed_place(int64_t in, int64_t out) const {
-        return ((s_.form != Bf16x3Form::planes ? in % 16 * 16 + out : out * 16 + in % 16) * 2 + in / 16) * 2;
-    }
-
-    float packed_weight(const char* packed, int64_t k, int64_t c, int64_t tap) const {
-        const int64_t step = c / kTileDepth * p_.taps() + tap, in = c % kTileDepth, out = k % kTilePixels;
-        const char* const tile =
-            packed + (k / kTilePixels * s_.steps + step) * kTileStep + packed_place(in, out);
-        float sum = 0;
-        for (int64_t third = 0; third < 3; third++) {
-            uint16_t half;
-            std::memcpy(&half, tile + third * kTileBytes, 2);
-            const uint32_t bits = static_cast<uint32_t>(half) << 16;
-            float value;
-            std::memcpy(&value, &bits, 4);
-            if (third > 0 && std::isinf(sum)) break;  // its other thirds are NaN
-            sum += value;
         }
         return sum;
     }

@@ -92,6 +92,11 @@ class Bf16x3Shape {
     }
 };
 
+// Weights in thirds: [tile of output channels][step][third][tile]; a step is 32 input channels of a tap, taps innermost.
+void pack_thirds(const Bf16x3Shape& shape, const float* weight, char* packed);
+// Those of output channel k as they were, [tap][input channel]; false where one is NaN.
+bool unpack_thirds(const Bf16x3Shape& shape, const char* packed, int64_t k, float* weights);
+
 // The input of a band in thirds: input_bytes at `to`. Takes scratch of row_bytes beside it.
 void split_input(const Bf16x3Shape& shape, const ConvArgs& args, const Bf16x3Band& band, char* to);
 inline size_t split_row_bytes(const Bf16x3Shape& shape) {
