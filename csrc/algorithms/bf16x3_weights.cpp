@@ -58,12 +58,17 @@ class Thirds {
                                 : (k * p_.in_channels + c) * p_.taps() + tap;
     }
 
+    static constexpr float kExtreme = 0x1.ffp127f;
+
     // What would round to infinity is cut instead, and no NaN may look like infinity: sum_of reads these.
     void pack_extremes(const float* values, int64_t out_step, int64_t in_step, char* to) const {
+        int ordinary = 0;
+        for (int64_t i = 0; i < kTilePixels * kTileDepth; i++) ordinary += std::fabs(values[i]) < kExtreme;
+        if (ordinary == kTilePixels * kTileDepth) return;
         for (int64_t out = 0; out < kTilePixels; out++)
             for (int64_t in = 0; in < kTileDepth; in++) {
                 float value = values[out * out_step + in * in_step];
-                if (std::fabs(value) < 0x1.ffp127f) continue;
+                if (std::fabs(value) < kExtreme) continue;
                 for (int64_t third = 0; third < 3; third++) {
                     uint32_t bits;
                     std::memcpy(&bits, &value, 4);
