@@ -121,6 +121,12 @@ class Splitter {
         }
     }
 
+    // Runs of the next pair of channels: each begins on a page of its own, where the processor's own prefetching begins anew.
+    void ask_for_pair(const float* x, int64_t c, int64_t n) const {
+        for (const int64_t k : {c, c + 16})
+            for (int64_t j = 0; k < p_.in_channels && j < n; j += 16) __builtin_prefetch(x + k * plane_ + j);
+    }
+
     // Channels i and i + 16 of each block.
     void pairs(const float* x, char* to) const {
         const int64_t n = band_.lines.size(), line = s_.line(band_);
@@ -128,6 +134,7 @@ class Splitter {
             for (int64_t i = 0; i < 16; i++) {
                 const int64_t c = block * kTileDepth + i;
                 char* const at = to + 3 * block * third_ + i * line;
+                ask_for_pair(x, c + 1, n);
                 if (c < p_.in_channels) {
                     bf16x3_kernels()->split_pair(x + c * plane_,
                                                  c + 16 < p_.in_channels ? x + (c + 16) * plane_ : nullptr, n,
