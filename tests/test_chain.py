@@ -195,7 +195,9 @@ def check_workspace(name, layout):
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("name", ["7x7", "many rows", "heavy weights", "max pooling", "tower", "dense"])
+@pytest.mark.parametrize(
+    "name", ["expand-depthwise-project", "7x7", "many rows", "heavy weights", "max pooling", "tower", "dense"]
+)
 def test_workspace_is_told_beforehand(name, layout):
     """In a process of its own: workers that earlier tests left may take turns, and their peaks would add up."""
     program = "import sys, test_chain as t\nt.check_workspace(*sys.argv[1:])\nprint('right')"
