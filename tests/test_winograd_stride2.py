@@ -114,7 +114,7 @@ def test_few_roundings() -> None:
     x, w, b = conv_inputs(case, "normal")
     expected, magnitude = oracles.conv(case, "normal")
     y = fastconv.conv2d(x, w, b, **case.keywords, backend="cpp", algorithm=NAME)
-    assert (abs(y - expected) / magnitude).max() < 1e-6
+    assert (abs(y - expected) / magnitude).max() < 7e-7  # F(2, 2) alone kept 5e-7; F(4, 2) is chosen for its speed
     assert abs(y - expected).max() / abs(expected).max() < 3e-6
 
 
@@ -153,13 +153,17 @@ def test_refusals() -> None:
             fastconv.conv2d(x, weight, stride=(2, 2), groups=groups, backend="cpp", algorithm=NAME)
 
 
-def test_chosen() -> None:
-    """Many channels on large images take it, small ones and few pixels do not; matrix tiles may come before both."""
+def check_chosen() -> None:
+    """Many channels on large images take it, small ones and few pixels do not."""
 
     def chosen(c: int, k: int, size: int, kernel: int) -> str:
         w = np.ones((k, c, kernel, kernel), np.float32)
         return fastconv.plan_conv2d((1, c, size, size), w, stride=(2, 2), padding=kernel // 2, backend="cpp").algorithm
 
-    if fastconv.get_backend("cpp").config()["isa"] in ("amx", "avx512"):
-        assert {chosen(128, 128, 56, 3), chosen(64, 96, 56, 5), chosen(64, 64, 56, 7)} <= {NAME, "bf16x3"}
-        assert chosen(512, 512, 14, 3) in ("direct", "bf16x3")
+    assert chosen(128, 128, 56, 3) == chosen(64, 96, 56, 5) == chosen(64, 64, 56, 7) == NAME
+    assert chosen(512, 512, 14, 3) == "direct"
+
+
+@pytest.mark.skipif("avx512" not in isas(), reason="the choice is AVX-512's; matrix tiles come before it")
+def test_chosen() -> None:
+    run_with_isa("avx512", "import test_winograd_stride2 as t\nt.check_chosen()\nprint('right')")
